@@ -1,0 +1,248 @@
+"""Run the whole series: `python -m helpers.course`, which `make course` calls.
+
+The notebooks in `notebooks/` carry the outputs that the web shows and that every test
+compares with, so a run never touches them: what it executes goes to `executed/`, beside
+`notebooks/` so that relative links hold, and git ignores that folder. Only `--refresh`
+rewrites the stored outputs, and then removes what changes from one run to the next.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE, TARGET = ROOT / "notebooks", ROOT / "executed"
+RESULTS = Path("results", "lap.json")  # written by notebook 10, beside the notebook
+CELL_SECONDS = 600
+TRACEBACK_LINES = 8
+# What nbstripout removes beyond its habit; outputs, counts and ids stay.
+VOLATILE = "metadata.widgets cell.metadata.execution metadata.language_info.version"
+
+
+class CourseError(RuntimeError):
+    """The series cannot go on; the message says where and what to do."""
+
+
+def find_notebooks(folder: Path = SOURCE, numbers: Sequence[str] = ()) -> list[Path]:
+    """The series in order, `00_….ipynb` to `13_….ipynb`, or those with these numbers.
+
+    Raises `CourseError` when there is none, or when a number names no notebook.
+    """
+    found = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not found:
+        raise CourseError(
+            f"no notebook in {folder}; its files are called NN_name.ipynb. "
+            "Is this a whole clone of the repository?"
+        )
+    if missing := [number for number in numbers if number not in found]:
+        raise CourseError(
+            f"no notebook {', '.join(missing)}; there are {', '.join(found)}"
+        )
+    return [path for number, path in found.items() if not numbers or number in numbers]
+
+
+def execute(source: Path, target: Path, label: str = "") -> float:
+    """Execute `source` in the folder of `target`, store it there; return the seconds.
+
+    A terminal sees which cell is running. On failure the part that ran is stored too,
+    unless that would overwrite the source.
+
+    Raises `CourseError` with the failing cell's source and the end of its traceback.
+    """
+    notebook = nbformat.read(source, as_version=4)
+    running = 0
+
+    def on_cell_start(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        nonlocal running
+        running = cell_index
+        if sys.stdout.isatty():
+            share = f"cell {cell_index + 1} of {len(notebook.cells)}"
+            print(f"\r{label}{share:<20}", end="", flush=True)
+
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=CELL_SECONDS,
+        record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only, no chatter
+        resources={"metadata": {"path": str(target.parent)}},
+        on_cell_start=on_cell_start,
+    )
+    start = time.perf_counter()
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        message = explain(source.name, notebook, running, error)
+        if target != source:
+            nbformat.write(notebook, target)
+            message += f"\nThe notebook as far as it ran: {_short(target)}"
+        raise CourseError(message) from None
+    nbformat.write(notebook, target)
+    return time.perf_counter() - start
+
+
+def explain(
+    name: str, notebook: nbformat.NotebookNode, index: int, error: Exception
+) -> str:
+    """The message for a notebook that stopped in cell `index`: its source, then why."""
+    cell = notebook.cells[index]
+    count = sum(c.cell_type == "code" for c in notebook.cells[: index + 1])
+    if isinstance(error, CellTimeoutError):
+        why = f"The cell took longer than {CELL_SECONDS} seconds."
+    elif isinstance(error, DeadKernelError):
+        why = "The kernel died. The usual cause is that memory ran out."
+    else:
+        frames = [o.traceback for o in cell.outputs if o.output_type == "error"]
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(frames[-1] if frames else []))
+        lines = [line for line in plain.splitlines() if line.strip()]
+        why = "\n".join(lines[-TRACEBACK_LINES:]) or f"{error.ename}: {error.evalue}"
+    return (
+        f"{name} stopped in code cell {count}:\n\n"
+        f"{textwrap.indent(cell.source, '    ')}\n\n"
+        f"Why:\n\n{textwrap.indent(why, '    ')}\n\n"
+        "TROUBLESHOOTING.md lists the usual causes and their cures."
+    )
+
+
+def run(paths: Sequence[Path], target: Path) -> None:
+    """Execute notebooks in order into folder `target`, one progress line each."""
+    width = max(len(path.stem) for path in paths)
+    for number, path in enumerate(paths, 1):
+        label = f"[{number}/{len(paths)}] {path.stem:<{width}}  "
+        print(label, end="", flush=True)
+        # A terminal's line, which showed the running cell, is written over.
+        again = f"\r{label}" if sys.stdout.isatty() else ""
+        try:
+            seconds = execute(path, target / path.name, label)
+        except CourseError:
+            print(f"{again}{'FAILED':<20}")
+            raise
+        print(f"{again}{f'{seconds:5.0f} s  ok':<20}")
+
+
+def course(
+    source: Path = SOURCE, target: Path = TARGET, numbers: Sequence[str] = ()
+) -> None:
+    """Execute the series into `target` and print the results table.
+
+    Raises `CourseError` when a notebook fails, or the whole series leaves no results.
+    """
+    paths = find_notebooks(source, numbers)
+    # Files beside the notebooks, such as recorded results, are there for them to read.
+    shutil.copytree(
+        source,
+        target,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"),
+    )
+    start = time.time()
+    run(paths, target)
+    print(f"\nDone in {(time.time() - start) / 60:.1f} minutes.")
+    results = target / RESULTS
+    if results.exists():
+        fresh = results.stat().st_mtime >= start
+        print(f"\nResults {'of this run' if fresh else 'recorded earlier'}:\n")
+        print(format_results(read_results(results)), end="\n\n")
+    elif not numbers:
+        raise CourseError(
+            f"the series ran, but notebook 10 left no {RESULTS}, so there is no table"
+        )
+    print(f"Look at  {_short(target / paths[-1].name)}")
+    if (figure := results.with_suffix(".png")).exists():
+        print(f"         {_short(figure)}")
+    print(f"Work in  {_short(source)}  (make lab)")
+
+
+def refresh(source: Path = SOURCE, numbers: Sequence[str] = ()) -> None:
+    """Execute the notebooks in place and remove what changes on every run.
+
+    A notebook that fails keeps its stored outputs. Raises `CourseError` when one does.
+    """
+    paths = find_notebooks(source, numbers)
+    keep = ["--keep-output", "--keep-count", "--keep-id", "--extra-keys", VOLATILE]
+    try:
+        run(paths, source)
+    finally:  # also what ran before a failure
+        subprocess.run([sys.executable, "-m", "nbstripout", *keep, *paths], check=True)
+    print(f"\nStored in {_short(source)}. Look at the differences before you commit.")
+
+
+def read_results(path: Path) -> dict:
+    """The results that notebook 10 writes, for the table at the end of a run.
+
+    Form: `{"columns": [...], "rows": [[...], ...], "run_card": {...}}`.
+    Raises `CourseError` when the file does not have this form.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        columns, rows, card = (results[k] for k in ("columns", "rows", "run_card"))
+        well_formed = isinstance(card, dict) and all(
+            len(row) == len(columns) for row in rows
+        )
+    except (ValueError, KeyError, TypeError):
+        well_formed = False
+    if not well_formed:
+        raise CourseError(
+            f'{path} needs the form {{"columns": [...], "rows": [[...]], '
+            '"run_card": {...}}, each row as long as the columns; run notebook 10 again'
+        )
+    return results
+
+
+def format_results(results: dict) -> str:
+    """Results as an aligned text table, numbers to the right, the run card below."""
+
+    def text(value: object) -> str:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return f"{value:,}" if number else "–" if value is None else str(value)
+
+    columns = list(zip(results["columns"], *results["rows"], strict=True))
+    aligned = []
+    for head, *values in columns:
+        words = [text(head), *map(text, values)]
+        width = max(map(len, words))
+        left = any(isinstance(value, str) for value in values)
+        aligned.append([w.ljust(width) if left else w.rjust(width) for w in words])
+    lines = ["  ".join(words).rstrip() for words in zip(*aligned, strict=True)]
+    lines.insert(1, "-" * max(map(len, lines)))
+    card = results["run_card"].items()
+    card = " · ".join(f"{k} {v}" for k, v in card if not isinstance(v, dict))
+    return "\n".join([*lines, *textwrap.wrap(card, 88)])
+
+
+def _short(path: Path) -> str:
+    """The path as typed from the repository's root, where it lies below it."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.course", description="Run the notebooks in order."
+    )
+    parser.add_argument("numbers", nargs="*", help="only these, such as 04 07")
+    parser.add_argument(
+        "--refresh", action="store_true", help="in place, storing the outputs"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        (refresh if options.refresh else course)(numbers=options.numbers)
+    except CourseError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The runner behind `make course`: progress, readable failures, the results table."""
+
+import json
+
+import nbformat
+import pytest
+
+from helpers import course
+
+
+def notebook(folder, name, *sources):
+    """Write a notebook with these code cells, not executed yet."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    folder.mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / name)
+    return folder / name
+
+
+WRITE_RESULTS = """
+import json, pathlib
+pathlib.Path("results").mkdir(exist_ok=True)
+results = {"columns": ["model", "accuracy"],
+           "rows": [["teacher", 0.95], ["student", 0.9]],
+           "run_card": {"device": "cpu", "versions": {"torch": "2"}}}
+pathlib.Path("results/lap.json").write_text(json.dumps(results))
+"""
+
+
+def test_a_run_shows_progress_and_table_and_leaves_the_notebooks_alone(
+    tmp_path, capsys
+):
+    first = notebook(tmp_path / "notebooks", "00_start.ipynb", "print(1 + 1)")
+    last = notebook(tmp_path / "notebooks", "10_evaluation.ipynb", WRITE_RESULTS)
+    before = first.read_bytes(), last.read_bytes()
+    course.course(tmp_path / "notebooks", tmp_path / "executed")
+    said = capsys.readouterr().out
+    lines = [line for line in said.splitlines() if line.startswith("[")]
+    assert [line.split()[:2] for line in lines] == [
+        ["[1/2]", "00_start"],
+        ["[2/2]", "10_evaluation"],
+    ]
+    assert all(line.rstrip().endswith("s  ok") for line in lines)
+    assert "Results of this run" in said
+    assert "teacher      0.95" in said and "device cpu" in said
+    assert str(tmp_path / "executed" / "10_evaluation.ipynb") in said
+    assert (first.read_bytes(), last.read_bytes()) == before
+    assert not (tmp_path / "notebooks" / "results").exists()
+    ran = nbformat.read(tmp_path / "executed" / "00_start.ipynb", as_version=4)
+    assert ran.cells[0].outputs[0].text == "2\n"
+
+
+def test_a_failing_notebook_stops_the_run_with_its_cell_and_reason(tmp_path, capsys):
+    folder = tmp_path / "notebooks"
+    deep = "def helper(n):\n    return helper(n - 1) if n else 1 / 0"
+    notebook(folder, "00_start.ipynb", deep, "rate = 'high'\nhelper(50)")
+    notebook(folder, "02_data.ipynb", "print('never reached')")
+    with pytest.raises(course.CourseError) as failure:
+        course.course(folder, tmp_path / "executed")
+    message = str(failure.value)
+    assert "00_start.ipynb stopped in code cell 2" in message
+    assert "    rate = 'high'\n    helper(50)" in message
+    assert "ZeroDivisionError: division by zero" in message
+    assert "\x1b" not in message and len(message.splitlines()) < 30
+    assert "FAILED" in capsys.readouterr().out
+    assert (tmp_path / "executed" / "00_start.ipynb").exists()
+    assert not (tmp_path / "executed" / "02_data.ipynb").exists()
+
+
+def test_a_dead_kernel_and_a_slow_cell_are_named(tmp_path, monkeypatch):
+    path = notebook(tmp_path, "00_dead.ipynb", "import os", "os._exit(1)")
+    with pytest.raises(course.CourseError, match="code cell 2(.|\n)*kernel died"):
+        course.execute(path, tmp_path / "out.ipynb")
+    monkeypatch.setattr(course, "CELL_SECONDS", 1)
+    path = notebook(tmp_path, "01_slow.ipynb", "import time; time.sleep(30)")
+    with pytest.raises(course.CourseError, match="longer than 1 seconds"):
+        course.execute(path, tmp_path / "out.ipynb")
+
+
+def test_a_whole_series_without_results_is_an_error(tmp_path):
+    notebook(tmp_path / "notebooks", "00_start.ipynb", "1")
+    with pytest.raises(course.CourseError, match="left no .*lap.json"):
+        course.course(tmp_path / "notebooks", tmp_path / "executed")
+
+
+def test_recorded_results_are_told_from_new_ones(tmp_path, capsys):
+    folder = tmp_path / "notebooks"
+    notebook(folder, "04_losses.ipynb", "1")
+    (folder / "results").mkdir()
+    results = {"columns": ["model"], "rows": [["teacher"]], "run_card": {}}
+    (folder / course.RESULTS).write_text(json.dumps(results))
+    course.course(folder, tmp_path / "executed", numbers=["04"])
+    assert "Results recorded earlier" in capsys.readouterr().out
+
+
+def test_refresh_stores_outputs_without_what_changes_and_keeps_a_failing_file(tmp_path):
+    good = notebook(tmp_path, "00_good.ipynb", "print('new')")
+    bad = notebook(tmp_path, "02_bad.ipynb", "1 / 0")
+    before = bad.read_bytes()
+    with pytest.raises(course.CourseError, match="02_bad.ipynb"):
+        course.refresh(tmp_path)
+    stored = nbformat.read(good, as_version=4)
+    assert stored.cells[0].outputs[0].text == "new\n"
+    assert stored.cells[0].execution_count == 1
+    assert "version" not in stored.metadata.language_info
+    assert "execution" not in stored.cells[0].metadata
+    assert bad.read_bytes() == before
+
+
+def test_notebooks_are_found_in_order_and_by_number(tmp_path):
+    for name in ("10_b.ipynb", "02_a.ipynb", "draft.ipynb"):
+        (tmp_path / name).touch()
+    assert [p.name for p in course.find_notebooks(tmp_path)] == [
+        "02_a.ipynb",
+        "10_b.ipynb",
+    ]
+    assert [p.name for p in course.find_notebooks(tmp_path, ["10"])] == ["10_b.ipynb"]
+    with pytest.raises(course.CourseError, match="no notebook 05; there are 02, 10"):
+        course.find_notebooks(tmp_path, ["05"])
+
+
+def test_an_empty_folder_is_reported_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(course.course, "__defaults__", (tmp_path, tmp_path, ()))
+    assert course.main([]) == 1
+    assert "no notebook in" in capsys.readouterr().err
+
+
+def test_the_table_is_aligned():
+    results = {
+        "columns": ["model", "parameters", "kept"],
+        "rows": [["teacher", 3_800_000, None], ["student", 150_000, 0.9]],
+        "run_card": {"seeds": [0, 1], "versions": {"torch": "2"}},
+    }
+    assert course.format_results(results).splitlines() == [
+        "model    parameters  kept",
+        "-------------------------",
+        "teacher   3,800,000     –",
+        "student     150,000   0.9",
+        "seeds [0, 1]",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["not json", "[]", '{"columns": ["a"], "rows": [[1]]}',
+     '{"columns": ["a"], "rows": [[1, 2]], "run_card": {}}'],
+)  # fmt: skip
+def test_malformed_results_are_refused_with_the_form_expected(tmp_path, content):
+    path = tmp_path / "lap.json"
+    path.write_text(content)
+    with pytest.raises(course.CourseError, match="lap.json needs the form"):
+        course.read_results(path)
