@@ -1,0 +1,156 @@
+"""One course in several sizes: which models, on which device, with which settings."""
+
+import os
+import random
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import plots
+
+HERE = Path(__file__).parent
+SETTINGS = HERE / "tracks.toml"
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
+
+
+class TrackError(ValueError):
+    """No such track, or one written wrongly; the message says what to do."""
+
+
+def best_device() -> str:
+    """`cuda`, else `mps`, else `cpu`."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Track:
+    """The settings of one track.
+
+    `teacher` and `student` are folders or names on the hub. Where `teacher_url` is set,
+    the teacher is `teacher` at that OpenAI-compatible address, and `teacher_key` names
+    the environment variable that holds the key.
+    """
+
+    name: str
+    teacher: str
+    student: str
+    batch_size: int
+    learning_rate: float
+    lora_rank: int
+    max_new_tokens: int
+    device: str = field(default_factory=best_device)
+    teacher_url: str = ""
+    teacher_key: str = ""
+
+    @property
+    def offline(self) -> bool:
+        """True where both models ship with the course, so that no network is needed."""
+        return not self.teacher_url and all(
+            Path(model).is_absolute() for model in (self.teacher, self.student)
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """bfloat16 on an accelerator; float32 on a CPU, where it is fast and exact."""
+        return torch.float32 if self.device == "cpu" else torch.bfloat16
+
+
+def names(path: Path = SETTINGS) -> list[str]:
+    """The tracks one can choose, in the order of the settings file."""
+    return list(_read(path))
+
+
+def load(name: str | None = None, path: Path = SETTINGS) -> Track:
+    """The track called `name`; None reads COURSE_TRACK and falls back to `tiny`.
+
+    Raises `TrackError` for an unknown name, listing the choices, and for an entry of
+    the settings file with a missing or a misspelt field.
+    """
+    name = name or os.environ.get("COURSE_TRACK") or "tiny"
+    entries = _read(path)
+    if name not in entries:
+        raise TrackError(
+            f"there is no track {name!r}; "
+            f"set COURSE_TRACK to one of: {', '.join(entries)}"
+        )
+    entry = entries[name]
+    for role in ("teacher", "student"):
+        # "weights/..." is a folder of this package, wherever the package is installed.
+        if str(entry.get(role, "")).startswith("weights/"):
+            entry[role] = str(HERE / entry[role])
+    try:
+        return Track(name=name, **entry)
+    except TypeError as error:
+        raise TrackError(
+            f"{path.name}, [{name}]: {error}; compare with [tiny]"
+        ) from None
+
+
+def setup(seed: int = 0, threads: int = 2) -> Track:
+    """Make this process repeatable, quiet and in style; print what it runs on.
+
+    Fixes the seeds of random, numpy and torch, and the number of threads (sums over
+    another number of threads round differently). On a CPU torch then uses only
+    deterministic operations. The one place of the course with global state.
+    """
+    track = load()
+    _quiet_hub(track.offline)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    # On a GPU some operations of attention exist only in a non-deterministic form.
+    torch.use_deterministic_algorithms(track.device == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # only a debugging aid
+    plots.use_style()
+    print(_card(track, seed, threads))
+    return track
+
+
+def _read(path: Path) -> dict[str, dict]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _quiet_hub(offline: bool) -> None:
+    """No telemetry, no progress bars, and no requests where everything is shipped."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    # The hub reads these once, when it is imported; a library may have done so already.
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        constants.HF_HUB_DISABLE_TELEMETRY = True
+        constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE or offline
+        sys.modules["huggingface_hub"].utils.disable_progress_bars()
+    if logging := sys.modules.get("transformers.utils.logging"):
+        logging.disable_progress_bar()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package).split("+")[0]  # "2.13.0+cpu" is 2.13.0 on every machine
+    except PackageNotFoundError:
+        raise TrackError(
+            f"{package} is not installed; run `make course`, "
+            "or `pip install -r requirements.txt`"
+        ) from None
+
+
+def _card(track: Track, seed: int, threads: int) -> str:
+    """Versions, track, device and seed: the same text on every machine of a kind."""
+    python = f"python {sys.version_info.major}.{sys.version_info.minor}"
+    versions = " · ".join([python, *(f"{name} {_version(name)}" for name in PACKAGES)])
+    dtype = str(track.dtype).removeprefix("torch.")
+    return (
+        f"{versions}\n"
+        f"track {track.name} · device {track.device} · {dtype} · "
+        f"{threads} threads · seed {seed}"
+    )
