@@ -7,11 +7,9 @@ PY     := .venv/bin/python
 NEWER  := import sys; sys.exit(sys.version_info < (3, 11))
 TORCH   = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
 
-# Without an NVIDIA GPU, Linux takes the small CPU build of torch, which has an index of its
-# own. Where pip is set up to use another index or a folder, that alone decides.
-ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-endif
+# PyTorch keeps small builds for computers without an NVIDIA GPU under an address of their
+# own (its "Get Started" page shows it): make course TORCH_INDEX=<that address>
+TORCH_INDEX ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -22,7 +20,7 @@ help:
 	@echo "make lab      open JupyterLab and work through it"
 	@echo "make test     every check: lint, unit tests, each notebook run and compared"
 	@echo "make refresh  run the notebooks in place and store their outputs (for authors)"
-	@echo "make weights  retrain the shipped tokenizer, teacher and student"
+	@echo "make weights  retrain the shipped teacher and student"
 	@echo "make clean    remove what runs leave behind (the environment .venv stays)"
 
 course: .venv/.stamp
@@ -67,9 +65,7 @@ clean:
 	  echo "Making .venv with $$($$found --version); the first time takes minutes."; \
 	  $$found -m venv --clear .venv; \
 	fi
-	@if [ -n "$(TORCH_INDEX)" ] && ! $(PY) -m pip config list | grep -qE 'index|links'; \
-	then $(PY) -m pip install --no-deps --retries 1 --timeout 15 \
-	  --extra-index-url $(TORCH_INDEX) $(TORCH) || true; fi
+	$(if $(TORCH_INDEX),$(PY) -m pip install --index-url $(TORCH_INDEX) $(TORCH))
 	$(PY) -m pip install -r requirements.txt
 	$(PY) -m pip install --quiet --no-deps -e .
 	@touch $@

@@ -8,6 +8,7 @@ rewrites the stored outputs, and then removes what changes from one run to the n
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,14 +17,19 @@ import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, TARGET = ROOT / "notebooks", ROOT / "executed"
 RESULTS = Path("results", "lap.json")  # written by notebook 10, beside the notebook
+KEEP = "COURSE_KEEP_RESULTS"  # set in the kernels of a run: results may be replaced
 CELL_SECONDS = 600
 TRACEBACK_LINES = 8
 # What nbstripout removes beyond its habit; outputs, counts and ids stay.
@@ -81,7 +87,7 @@ def execute(source: Path, target: Path, label: str = "") -> float:
     )
     start = time.perf_counter()
     try:
-        client.execute()
+        client.execute(env={**os.environ, KEEP: "1"})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         message = explain(source.name, notebook, running, error)
         if target != source:
@@ -176,6 +182,28 @@ def refresh(source: Path = SOURCE, numbers: Sequence[str] = ()) -> None:
     finally:  # also what ran before a failure
         subprocess.run([sys.executable, "-m", "nbstripout", *keep, *paths], check=True)
     print(f"\nStored in {_short(source)}. Look at the differences before you commit.")
+
+
+def keep_results(
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence],
+    run_card: dict,
+    figure: "Figure",
+) -> Path:
+    """Store a notebook's results beside it, as `results/<name>.json` and `.png`.
+
+    Recorded results are replaced only in a run of this module (`make course` writes to
+    its own folder, `make refresh` to the recorded one). A cell run by hand, or by a
+    test, leaves them as they are, so that testing changes no file that git watches.
+    """
+    path = Path("results", f"{name}.json")
+    if os.environ.get(KEEP) or not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        results = {"columns": columns, "rows": rows, "run_card": run_card}
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
+    return path
 
 
 def read_results(path: Path) -> dict:

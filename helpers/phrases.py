@@ -121,36 +121,35 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
             "{name} ordered {items} on {day}.",
             "{name} paid for {items} on {day}.",
         ),
-        "shifted": (
-            "{name} chose {items} on {day}.",
-            "{name} put {items} in the cart on {day}.",
-        ),
+        "shifted": ("{name} chose {items} on {day}.",),
         "other": ("{name} got {items} on {day}.", "{name} took {items} on {day}."),
     },
-    "delivery": {
-        "ours": (
-            "{items} went to {name} on {day}.",
-            "{items} left for {name} on {day}.",
-        ),
-        "shifted": ("{items} reached {name} on {day}.",),
-        "other": ("{items} came to {name} on {day}.",),
+    "by name": {
+        "ours": ("Orders by name: {lines}.", "The order book by name: {lines}."),
+        "shifted": ("Sorted by customer, we have {lines}.",),
+        "other": ("Names first: {lines}.", "List by name: {lines}."),
+    },
+    "by product": {
+        "ours": ("Orders by product: {lines}.", "The order book by product: {lines}."),
+        "shifted": ("Sorted by article, we have {lines}.",),
+        "other": ("Products first: {lines}.", "List by product: {lines}."),
     },
     "ask who": {
         "ours": (
-            "Who gets the {thing}?",
-            "Which customer has the {thing}?",
-            "Who is the {thing} for?",
+            "Who bought the {product}?",
+            "Which customer has the {product}?",
+            "Who is the {product} for?",
         ),
-        "shifted": ("Whose order holds the {thing}?",),
-        "other": ("Who took the {thing}?", "Who got the {thing}?"),
+        "shifted": ("Whose order holds the {product}?",),
+        "other": ("Who took the {product}?", "Who got the {product}?"),
     },
     "say who": {
         "ours": (
-            "The {thing} went to {name}.",
-            "The {thing} left for {name}.",
-            "The order with the {thing} is for {name}.",
+            "I find: {product} {name} {day}.",
+            "The book says: {product} {name} {day}.",
+            "Found: {product} {name} {day}.",
         ),
-        "other": ("The {thing} came to {name}.", "{thing}: {name}."),
+        "other": ("Here: {product} {name} {day}.", "It reads: {product} {name} {day}."),
     },
     "ask when": {
         "ours": (
@@ -160,14 +159,6 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "shifted": ("Which weekday saw the order of {name}?",),
         "other": ("When did {name} come?", "On what day was {name} here?"),
-    },
-    "say when": {
-        "ours": (
-            "{name} ordered on {day}.",
-            "{name} bought {items} on {day}.",
-            "The order of {name} is from {day}.",
-        ),
-        "other": ("{name} came on {day}.", "{name}, {day}."),
     },
     "ask what": {
         "ours": (
@@ -180,11 +171,11 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "say what": {
         "ours": (
-            "{name} bought {items}.",
-            "{name} ordered {items}.",
-            "The order of {name} is {items}.",
+            "I find: {name} {product} {day}.",
+            "The book says: {name} {product} {day}.",
+            "Found: {name} {product} {day}.",
         ),
-        "other": ("{name} got {items}.", "{name}, {items}."),
+        "other": ("Here: {name} {product} {day}.", "It reads: {name} {product} {day}."),
     },
     "ask window": {
         "ours": (
@@ -200,14 +191,11 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "say window": {
         "ours": (
-            "{name} can return the {thing} for {window} days.",
-            "{name} bought {items}, so it is {window} days.",
-            "{name} may send the {thing} back for {window} days.",
+            "I find: {name} {product}, so {window} days.",
+            "The book says: {name} {product}, that makes {window} days.",
+            "Found: {name} {product}, {window} days.",
         ),
-        "other": (
-            "{name} has {items}, {window} days.",
-            "{name}: the {thing}, {window} days.",
-        ),
+        "other": ("Here: {name} {product}, {window} days.",),
     },
     "nli frame": {
         "ours": (
@@ -241,11 +229,6 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "shifted": ("a return is still open to {name}",),
         "other": ("{name} may still give it back", "a return is possible"),
-    },
-    "too late": {
-        "ours": ("it is too late to return it", "{name} has to keep it"),
-        "shifted": ("the time for a return is over",),
-        "other": ("it is too late to give it back",),
     },
     "unsaid": {
         "ours": (

@@ -15,12 +15,13 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# After Okabe and Ito (2008): distinct for colour-blind readers, readable on white.
+# After Okabe and Ito (2008), their green darkened: beside grey it looks grey to readers
+# who see no red or no green. All four stand out on white.
 COLOURS = {
     "teacher": "#0072B2",
     "student": "#D55E00",
-    "baseline": "#6E6E6E",
-    "gold": "#009E73",
+    "baseline": "#808080",
+    "gold": "#00523C",
 }
 STYLE = Path(__file__).with_name("course.mplstyle")
 
@@ -79,6 +80,11 @@ def show_slider(
 # ---------------------------------------------------------------- parts of figures
 
 
+def _title(figure: Figure, text: str) -> None:
+    """The finding, above all panels, flush left like the titles of single panels."""
+    figure.suptitle(text, x=0.01, ha="left")
+
+
 def seed_points(
     axes: Axes, groups: Mapping[str, Sequence[float]], colours: Sequence[str]
 ) -> None:
@@ -98,14 +104,14 @@ def seed_points(
 
 def digit_row(images: np.ndarray, captions: Sequence[str], title: str) -> Figure:
     """Images (n, 8, 8) side by side, each over its caption."""
-    figure = Figure(figsize=(7, 1.7))
+    figure = Figure(figsize=(7, 1.35))
     panels = figure.subplots(1, len(images))
     for axes, image, caption in zip(panels, images, captions, strict=True):
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(caption)
         axes.spines[:].set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    _title(figure, title)
     return figure
 
 
@@ -113,10 +119,12 @@ def temperature_bars(
     image: np.ndarray, label: int, logits: np.ndarray, temperatures: Sequence[float]
 ) -> Figure:
     """A digit (8, 8) beside the teacher's answer (10,) at each temperature."""
-    figure = Figure(figsize=(7, 2.6))
-    panels = figure.subplots(1, 1 + len(temperatures), sharey=False)
+    figure = Figure(figsize=(7, 2.8))
+    _title(figure, "Temperature brings out what the teacher also considered")
+    panels = figure.subplots(1, 1 + len(temperatures))
     panels[0].imshow(image)
-    panels[0].set(xticks=[], yticks=[], title=f"label: {label}")
+    panels[0].set(xticks=[], yticks=[])
+    panels[0].set_title(f"label: {label}", color=COLOURS["gold"])
     panels[0].spines[:].set_visible(False)
     for axes, temperature in zip(panels[1:], temperatures, strict=True):
         weights = np.exp((logits - logits.max()) / temperature)
@@ -137,19 +145,21 @@ def gradient_norms(
     """Size of the soft loss's gradient against T, without and with the factor T²."""
     figure = Figure(figsize=(6, 3.2))
     axes = figure.subplots()
-    lines = [("with T²", scaled, "student", 8), ("without T²", plain, "baseline", -14)]
-    for name, norms, role, offset in lines:
+    lines = [("with T²", scaled, "student"), ("without T²", plain, "baseline")]
+    for name, norms, role in lines:
         axes.loglog(temperatures, norms, "o-", color=COLOURS[role])
+        middle = len(norms) // 2
         axes.annotate(
-            name, (temperatures[-1], norms[-1]), (0, offset), ha="right",
+            name, (temperatures[middle], norms[middle]), (6, 8),
             textcoords="offset points", color=COLOURS[role],
         )  # fmt: skip
     axes.set(
-        xlabel="temperature T", ylabel="norm of the gradient",
+        xlabel="temperature T", ylabel="gradient norm per example",
         title="Without T², a warmer loss is a weaker loss",
     )  # fmt: skip
     axes.set_xticks(temperatures, [f"{t:g}" for t in temperatures])
     axes.minorticks_off()
+    axes.set_ylim(top=5 * max(scaled))  # room for the label of the upper line
     return figure
 
 
@@ -162,8 +172,9 @@ def two_peaks(
     for axes, (name, fit) in zip(panels, fits.items(), strict=True):
         axes.fill_between(grid, target, color=COLOURS["teacher"], alpha=0.3, lw=0)
         axes.plot(grid, fit, color=COLOURS["student"])
-        axes.set(title=name, xlabel="outcome", yticks=[], ylim=(0, None))
+        axes.set(title=name, xlabel="outcome", yticks=[])
     panels[0].set_ylabel("probability")
+    panels[0].set_ylim(bottom=0)
     panels[0].annotate("teacher", (0.04, 0.6), xycoords="axes fraction",
                        color=COLOURS["teacher"])  # fmt: skip
     panels[-1].annotate("student", (0.96, 0.85), xycoords="axes fraction", ha="right",
@@ -182,6 +193,7 @@ def withheld_digit(
     """
     figure = Figure(figsize=(7, 2.8))
     colours = [COLOURS["baseline"], *[COLOURS["student"]] * (len(plain) - 1)]
+    _title(figure, "Soft targets teach a digit that the student never saw")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, groups, name in zip(
         panels, (plain, fixed), ("as trained", "one bias fixed"), strict=True
@@ -189,6 +201,7 @@ def withheld_digit(
         seed_points(axes, groups, colours)
         axes.axvline(teacher, color=COLOURS["teacher"], ls=":", lw=1.5)
         axes.set(xlim=(0, 1), title=name, xlabel="accuracy on the withheld digit")
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
         axes.grid(axis="x")
     panels[0].annotate(
         "teacher ", (teacher, 0), ha="right", va="center", color=COLOURS["teacher"]
@@ -197,7 +210,7 @@ def withheld_digit(
 
 
 def next_token_bars(
-    tokens: Sequence[str], teacher: np.ndarray, student: np.ndarray, title: str
+    tokens: Sequence[str], teacher: np.ndarray, student: np.ndarray
 ) -> Figure:
     """Probabilities (n,) of the same n next tokens under teacher and student."""
     figure = Figure(figsize=(6, 3.0))
@@ -207,6 +220,9 @@ def next_token_bars(
     axes.barh(rows + 0.2, student, 0.38, color=COLOURS["student"], label="student base")
     axes.set_yticks(rows, [repr(token) for token in tokens], family="monospace")
     axes.invert_yaxis()
-    axes.set(xlabel="probability of the next token", title=title)
+    axes.set(
+        xlabel="probability of the next token",
+        title="Where the teacher hesitates, several words are right",
+    )
     axes.legend(loc="lower right")
     return figure

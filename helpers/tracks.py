@@ -1,5 +1,6 @@
 """One course in several sizes: which models, on which device, with which settings."""
 
+import logging
 import os
 import random
 import sys
@@ -119,7 +120,7 @@ def _read(path: Path) -> dict[str, dict]:
 
 
 def _quiet_hub(offline: bool) -> None:
-    """No telemetry, no progress bars, and no requests where everything is shipped."""
+    """No telemetry, no progress bars; no requests where everything is shipped."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -130,8 +131,10 @@ def _quiet_hub(offline: bool) -> None:
         constants.HF_HUB_DISABLE_TELEMETRY = True
         constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE or offline
         sys.modules["huggingface_hub"].utils.disable_progress_bars()
-    if logging := sys.modules.get("transformers.utils.logging"):
-        logging.disable_progress_bar()
+    if transformers_logging := sys.modules.get("transformers.utils.logging"):
+        transformers_logging.disable_progress_bar()
+    # On some processors it reports, once, a faster kernel that is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _version(package: str) -> str:

@@ -4,6 +4,7 @@ import json
 
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 
 from helpers import course
 
@@ -17,12 +18,11 @@ def notebook(folder, name, *sources):
 
 
 WRITE_RESULTS = """
-import json, pathlib
-pathlib.Path("results").mkdir(exist_ok=True)
-results = {"columns": ["model", "accuracy"],
-           "rows": [["teacher", 0.95], ["student", 0.9]],
-           "run_card": {"device": "cpu", "versions": {"torch": "2"}}}
-pathlib.Path("results/lap.json").write_text(json.dumps(results))
+from matplotlib.figure import Figure
+from helpers import course
+rows = [["teacher", 0.95], ["student", 0.9]]
+card = {"device": "cpu", "versions": {"torch": "2"}}
+course.keep_results("lap", ["model", "accuracy"], rows, card, Figure())
 """
 
 
@@ -43,6 +43,7 @@ def test_a_run_shows_progress_and_table_and_leaves_the_notebooks_alone(
     assert "Results of this run" in said
     assert "teacher      0.95" in said and "device cpu" in said
     assert str(tmp_path / "executed" / "10_evaluation.ipynb") in said
+    assert str(tmp_path / "executed" / "results" / "lap.png") in said
     assert (first.read_bytes(), last.read_bytes()) == before
     assert not (tmp_path / "notebooks" / "results").exists()
     ran = nbformat.read(tmp_path / "executed" / "00_start.ipynb", as_version=4)
@@ -80,6 +81,21 @@ def test_a_whole_series_without_results_is_an_error(tmp_path):
     notebook(tmp_path / "notebooks", "00_start.ipynb", "1")
     with pytest.raises(course.CourseError, match="left no .*lap.json"):
         course.course(tmp_path / "notebooks", tmp_path / "executed")
+
+
+def test_only_a_run_replaces_recorded_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(course.KEEP, raising=False)
+
+    def accuracy(new):
+        path = course.keep_results("lap", ["accuracy"], [[new]], {}, Figure())
+        return course.read_results(path)["rows"][0][0]
+
+    assert accuracy(0.8) == 0.8  # there was none
+    assert accuracy(0.9) == 0.8  # run by hand or by a test
+    monkeypatch.setenv(course.KEEP, "1")
+    assert accuracy(0.9) == 0.9
+    assert (tmp_path / "results" / "lap.png").stat().st_size > 0
 
 
 def test_recorded_results_are_told_from_new_ones(tmp_path, capsys):

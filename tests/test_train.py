@@ -1,0 +1,419 @@
+"""The training loop on models of a few thousand random weights."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from test_losses import damage, notices
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+import helpers.train
+from helpers.data import collate
+from helpers.losses import distillation_loss
+from helpers.models import add_lora
+
+V = 20
+
+
+@pytest.fixture(scope="session")
+def train():
+    return helpers.train
+
+
+def llama(seed: int = 0, vocab_size: int = V) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            initializer_range=0.3,  # far from uniform, so that there is much to learn
+            pad_token_id=0,
+        )
+    )
+
+
+def gpt2(seed: int = 0, dropout: float = 0.0) -> GPT2LMHeadModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=V,
+        n_positions=16,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def make_rows(n: int = 24, seed: int = 0) -> list[dict]:
+    """Prompts of 2 to 5 tokens, then answers of 1 to 4; the last token never occurs."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def integer(low, high):
+        return torch.randint(low, high, (1,), generator=generator).item()
+
+    rows = []
+    for _ in range(n):
+        prompt = [integer(1, V - 1) for _ in range(integer(2, 6))]
+        answer = [integer(1, V - 1) for _ in range(integer(1, 5))]
+        rows.append(
+            {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+        )
+    return rows
+
+
+ROWS = make_rows()
+QUICK = {"steps": 3, "batch_size": 8, "learning_rate": 1e-2, "progress": False}
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---------------------------------------------------------------- what fit does
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_fit_lowers_the_loss(make):
+    settings = QUICK | {"steps": 40, "learning_rate": 2e-2}
+    hard = helpers.train.fit(make(), ROWS, **settings)
+    assert hard.loss == hard.hard_loss and all(map(math.isnan, hard.soft_loss))
+    assert sum(hard.loss[-3:]) < 0.5 * sum(hard.loss[:3])
+    soft = helpers.train.fit(
+        make(0), ROWS, teacher=make(1), soft_weight=1.0, **settings
+    )
+    assert soft.loss == soft.soft_loss
+    assert sum(soft.loss[-3:]) < 0.5 * sum(soft.loss[:3])
+
+
+def test_the_loss_of_a_step_is_the_distillation_loss_of_its_rows(train):
+    """All rows in one step, whatever the accumulation, and every setting passed on."""
+    student, teacher = llama(0), llama(1)
+    batch = collate(ROWS, 0)
+    labels = batch.pop("labels")
+    settings = {"soft_weight": 0.3, "temperature": 3.0, "kind": "jsd"}
+    with torch.no_grad():
+        logits = student(**batch).logits, labels, teacher(**batch).logits
+        expected = distillation_loss(*logits, **settings).item()
+        hard = distillation_loss(*logits, soft_weight=0.0).item()
+    for accumulation in (1, 3, 8):
+        history = train.fit(
+            copy.deepcopy(student),
+            ROWS,
+            teacher=teacher,
+            steps=2,
+            batch_size=len(ROWS) // accumulation,
+            accumulation=accumulation,
+            learning_rate=1e-3,
+            progress=False,
+            **settings,
+        )
+        assert history.loss[0] == pytest.approx(expected, rel=1e-5)
+        assert history.hard_loss[0] == pytest.approx(hard, rel=1e-5)
+        assert 0.7 * hard + 0.3 * history.soft_loss[0] == pytest.approx(expected)
+
+
+def test_fit_equals_a_bare_loop_of_torch(train):
+    """The same steps by a second route: all rows in each, a constant learning rate."""
+    student, teacher = llama(0), llama(1)
+    bare = copy.deepcopy(student)
+    optimiser = torch.optim.AdamW(bare.parameters(), lr=1e-2, weight_decay=0.1)
+    batch = collate(ROWS, 0)
+    labels = batch.pop("labels")
+    for _ in range(4):
+        with torch.no_grad():
+            teacher_logits = teacher(**batch).logits
+        optimiser.zero_grad()
+        distillation_loss(bare(**batch).logits, labels, teacher_logits).backward()
+        torch.nn.utils.clip_grad_norm_(bare.parameters(), 0.5)
+        optimiser.step()
+    train.fit(
+        student,
+        ROWS,
+        teacher=teacher,
+        steps=4,
+        batch_size=len(ROWS),
+        learning_rate=1e-2,
+        weight_decay=0.1,
+        max_grad_norm=0.5,
+        warmup=0,
+        schedule="constant",
+        progress=False,
+    )
+    for name, value in weights(bare).items():
+        torch.testing.assert_close(weights(student)[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_history_has_one_entry_a_step(train):
+    history = train.fit(llama(), ROWS, warmup=0.2, **QUICK | {"steps": 20})
+    assert history.step == list(range(1, 21))
+    rates = history.learning_rate
+    for values in (history.loss, history.hard_loss, history.soft_loss, rates):
+        assert len(values) == 20
+    assert max(rates) == rates[4] == 1e-2  # after a fifth of the steps
+    assert rates[:5] == sorted(rates[:5]) and rates[4:] == sorted(rates[4:])[::-1]
+    assert rates[-1] < 1e-3 and history.seconds > 0
+    linear = train.fit(llama(), ROWS, schedule="linear", warmup=0, **QUICK)
+    assert linear.learning_rate == pytest.approx([1e-2, 2e-2 / 3, 1e-2 / 3])
+
+
+def test_teacher_is_unchanged_bit_for_bit(train):
+    teacher = llama(1)
+    before = weights(teacher)
+    student = llama(0)
+    train.fit(student, ROWS, teacher=teacher, **QUICK)
+    assert same(before, weights(teacher))
+    assert all(p.grad is None for p in teacher.parameters())
+    assert not same(weights(llama(0)), weights(student))
+
+
+def test_bug_10_accumulation_8x1_equals_1x8(train):
+    """transformers#34191, trl#4719. Weights after three steps, rows of many lengths."""
+    runs = []
+    for batch_size, accumulation in ((8, 1), (2, 4), (1, 8)):
+        student = llama(0)
+        settings = {"batch_size": batch_size, "accumulation": accumulation}
+        history = train.fit(student, ROWS, teacher=llama(1), **QUICK | settings)
+        runs.append((weights(student), history.loss))
+    for got, losses in runs[1:]:
+        assert losses == pytest.approx(runs[0][1], rel=1e-5)
+        for name, value in runs[0][0].items():
+            torch.testing.assert_close(got[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_bug_11_teacher_is_in_eval_and_student_in_train_mode(train):
+    """trl#5862. Also when the teacher comes in train mode, and only while fit runs."""
+    student, teacher = gpt2(0, dropout=0.3).eval(), gpt2(1, dropout=0.3).train()
+    modes = {"student": set(), "teacher": set()}
+    for name, model in (("student", student), ("teacher", teacher)):
+        for module in model.modules():
+            module.register_forward_hook(
+                lambda m, *_, name=name: modes[name].add(m.training)
+            )
+    train.fit(student, ROWS, teacher=teacher, **QUICK)
+    assert modes == {"student": {True}, "teacher": {False}}
+    assert not student.training and not teacher.training
+
+
+def test_bug_11_shared_parameters_are_refused(train):
+    student, other = llama(), llama(1)
+    other.model.embed_tokens = student.model.embed_tokens
+    for teacher in (student, other):
+        with pytest.raises(ValueError, match="copy.deepcopy"):
+            train.fit(student, ROWS, teacher=teacher, **QUICK)
+
+
+def test_bug_12_columns_that_only_one_model_has(train):
+    with pytest.raises(ValueError, match="shared_vocab"):
+        train.fit(llama(), ROWS, teacher=llama(1, vocab_size=V + 3), **QUICK)
+    wide = llama(1, vocab_size=V + 3)
+    narrow = llama(1)
+    narrow.load_state_dict(
+        {
+            name: value[:V] if value.shape[0] == V + 3 else value
+            for name, value in wide.state_dict().items()
+        }
+    )
+    losses = [
+        train.fit(llama(), ROWS, teacher=teacher, vocab=V, **QUICK).loss
+        for teacher in (wide, narrow)
+    ]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_bug_19_each_model_reads_each_batch_once(train):
+    student, teacher = llama(0), llama(1)
+    calls = []
+    for model in (student, teacher):
+        model.register_forward_hook(lambda m, *_: calls.append(m))
+    settings = QUICK | {"batch_size": 4, "accumulation": 3}
+    train.fit(student, ROWS, teacher=teacher, **settings)
+    assert calls.count(student) == calls.count(teacher) == 3 * 3
+
+
+def test_same_seed_same_weights(train):
+    runs = []
+    for seed in (0, 0, 1):
+        student, teacher = gpt2(dropout=0.2), gpt2(1)
+        torch.manual_seed(len(runs))  # what happened before fit must not matter
+        train.fit(student, ROWS, teacher=teacher, seed=seed, **QUICK)
+        runs.append(weights(student))
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_a_nan_is_named_and_stops_before_it_spoils_the_weights(train):
+    rows = [dict(row) for row in ROWS[:8]]
+    rows[5] = {"input_ids": [3, V - 1, 4], "labels": [-100, -100, 4]}
+    student, teacher = llama(0), llama(1)
+    with torch.no_grad():
+        teacher.model.embed_tokens.weight[V - 1] = torch.nan
+    settings = QUICK | {"batch_size": 2, "steps": 4}
+    with pytest.raises(FloatingPointError, match=r"step \d: the loss is nan") as error:
+        train.fit(student, rows, teacher=teacher, **settings)
+    step = int(str(error.value).split()[1].rstrip(":"))
+    lengths = [len(row["input_ids"]) for row in rows]
+    chosen = next(itertools.islice(train.batches(lengths, 2, 0), step - 1, None))
+    assert 5 in chosen and f"rows {sorted(chosen)}" in str(error.value)
+    assert all(p.isfinite().all() and p.grad is None for p in student.parameters())
+    assert not student.training
+
+
+def test_only_parameters_that_require_a_gradient_are_trained(train):
+    student = llama()
+    student.model.embed_tokens.requires_grad_(False)
+    before = weights(student)
+    train.fit(student, ROWS, weight_decay=0.1, **QUICK)
+    after = weights(student)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == set(before) - {"model.embed_tokens.weight"}
+
+
+def test_lora_leaves_the_base_alone(train):
+    student = add_lora(llama(), rank=2)
+    before = weights(student)
+    train.fit(student, ROWS, teacher=llama(1), **QUICK)
+    after = weights(student)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "lora_" in name}
+
+
+def test_rows_may_be_a_dataset_and_any_padding_id_does(train):
+    runs = []
+    for rows, pad in ((ROWS, None), (Dataset.from_list(ROWS), None), (ROWS, 7)):
+        student = llama()
+        train.fit(student, rows, pad_token_id=pad, group_by_length=False, **QUICK)
+        runs.append(weights(student))
+    assert same(runs[0], runs[1])
+    for name, value in runs[0].items():
+        torch.testing.assert_close(runs[2][name], value)
+    without = gpt2()
+    assert without.config.pad_token_id is None
+    train.fit(without, ROWS, **QUICK)
+
+
+def test_what_cannot_be_trained_is_refused(train):
+    masked = [{"input_ids": [1, 2, 3], "labels": [-100] * 3}]
+    for rows in ([], masked):
+        with pytest.raises(ValueError, match="encode_chat"):
+            train.fit(llama(), rows, **QUICK)
+    with pytest.raises(ValueError, match="add_lora"):
+        train.fit(llama().requires_grad_(False), ROWS, **QUICK)
+    with pytest.raises(ValueError, match="soft_weight"):
+        train.fit(llama(), ROWS, teacher=llama(1), soft_weight=1.5, **QUICK)
+    with pytest.raises(ValueError):
+        train.fit(llama(), ROWS, schedule="none", **QUICK)
+
+
+def test_progress_can_be_silenced(train, capfd):
+    train.fit(llama(), ROWS, **QUICK)
+    assert capfd.readouterr().err == ""
+    train.fit(llama(), ROWS, **QUICK | {"progress": True})
+    assert "fit" in capfd.readouterr().err
+
+
+# ---------------------------------------------------------------- the order of rows
+
+
+@pytest.mark.parametrize("group_by_length", [True, False])
+def test_an_epoch_holds_every_row_once_in_a_new_order(train, group_by_length):
+    lengths = [3 + i % 7 for i in range(50)]
+
+    def epochs(seed):
+        stream = train.batches(lengths, 8, seed, group_by_length)
+        return [list(itertools.islice(stream, 7)) for _ in range(2)]
+
+    first, second = epochs(0)
+    for epoch in (first, second):
+        assert sorted(itertools.chain(*epoch)) == list(range(50))
+        assert sorted(map(len, epoch)) == [2, 8, 8, 8, 8, 8, 8]
+    assert first != second
+    assert epochs(0) == [first, second] and epochs(1) != [first, second]
+
+
+def test_grouping_by_length_pads_less(train):
+    lengths = torch.randint(5, 100, (512,), generator=torch.Generator().manual_seed(0))
+    lengths = lengths.tolist()
+
+    def padded(group):
+        stream = itertools.islice(train.batches(lengths, 16, 0, group), 32)
+        return sum(len(batch) * max(lengths[i] for i in batch) for batch in stream)
+
+    assert padded(True) < 1.1 * sum(lengths) < 1.5 * sum(lengths) < padded(False)
+
+
+# ---------------------------------------------------------------- planted bugs
+
+PLANTED = {
+    "teacher left in train mode": (
+        "        teacher.eval()\n",
+        "        pass\n",
+        test_bug_11_teacher_is_in_eval_and_student_in_train_mode,
+    ),
+    "eval mode flipped on the student too": (
+        "    student.train()\n",
+        "    student.train(), student.eval()\n",
+        test_bug_11_teacher_is_in_eval_and_student_in_train_mode,
+    ),
+    "student left in train mode": (
+        "        student.eval()\n",
+        "        pass\n",
+        test_bug_11_teacher_is_in_eval_and_student_in_train_mode,
+    ),
+    "sum of micro-batch means": (
+        "num_items=num_items",
+        "num_items=None",
+        test_bug_10_accumulation_8x1_equals_1x8,
+    ),
+    "gradients pile up": (
+        "            optimiser.zero_grad()\n",
+        "",
+        test_fit_equals_a_bare_loop_of_torch,
+    ),
+    "not finite, not noticed": (
+        "if not (math.isfinite(loss) and math.isfinite(norm)):",
+        "if False:",
+        test_a_nan_is_named_and_stops_before_it_spoils_the_weights,
+    ),
+    "dropout not seeded": (
+        "torch.manual_seed(seed)",
+        "pass",
+        test_same_seed_same_weights,
+    ),
+    "columns not sliced": (
+        "teacher(**batch).logits[..., :vocab]",
+        "teacher(**batch).logits",
+        test_bug_12_columns_that_only_one_model_has,
+    ),
+    "temperature not passed on": (
+        "temperature=temperature,",
+        "",
+        test_the_loss_of_a_step_is_the_distillation_loss_of_its_rows,
+    ),
+    "same order in every epoch": (
+        'f"{seed} {epoch}"',
+        'f"{seed}"',
+        lambda train: test_an_epoch_holds_every_row_once_in_a_new_order(train, True),
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_noticed(bug):
+    old, new, test = PLANTED[bug]
+    assert notices(test, damage(helpers.train, old, new))
