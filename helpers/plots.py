@@ -6,7 +6,7 @@ is the one way to display them, and it asks for a text that says what the pictur
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from IPython.display import display
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 # After Okabe and Ito (2008), their green darkened: beside grey it looks grey to readers
 # who see no red or no green. All four stand out on white.
@@ -97,6 +98,92 @@ def seed_points(
     axes.set_yticks(range(len(groups)), groups)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
+
+
+# ---------------------------------------------------------------- 00, the course
+
+# column by column: (stage, role whose colour it has, (number, topic) of its notebooks)
+COURSE = (
+    ("Start", "baseline", (("00", "start here"), ("01", "why distil,\nwhich pair"))),
+    ("Stage 1: data", "teacher", (("02", "synthetic\ndata"), ("03", "data\nquality"))),
+    ("The loss", "teacher", (("04", "soft targets"),)),
+    ("Stage 2: student", "student",
+     (("05", "training"), ("06", "teacher\ncaches"), ("07", "LoRA"))),
+    ("", "student",
+     (("08", "hidden layers"), ("09", "on-policy,\nmany teachers"))),
+    ("Measure", "gold", (("10", "evaluation"), ("11", "hyper-\nparameters"))),
+    ("Use", "baseline", (("12", "deployment"), ("13", "case study"))),
+)  # fmt: skip
+
+
+def course_map(written: Collection[str]) -> Figure:
+    """The notebooks by stage; those whose number is in `written` are filled."""
+    figure = Figure(figsize=(8.4, 2.9))
+    axes = figure.subplots()
+    for x, (stage, role, notebooks) in enumerate(COURSE):
+        colour = COLOURS[role]
+        axes.text(x - 0.45, 0.62, stage, color=colour, weight="bold", fontsize=9)
+        for y, (number, topic) in enumerate(notebooks):
+            there = number in written
+            axes.add_patch(
+                FancyBboxPatch(
+                    (x - 0.41, -y - 0.35), 0.82, 0.7, boxstyle="round,pad=0.03",
+                    ec=colour, fc=(colour, 0.25 if there else 0.0), lw=2,
+                    ls="-" if there else ":",
+                )
+            )  # fmt: skip
+            axes.text(
+                x, -y, f"{number}\n{topic}", ha="center", va="center", fontsize=8,
+                color="#222222", weight="bold" if there else "normal", linespacing=1.15,
+            )  # fmt: skip
+    axes.set(xlim=(-0.55, len(COURSE) - 0.45), ylim=(-2.5, 0.8))
+    axes.set_axis_off()
+    total = sum(len(notebooks) for _, _, notebooks in COURSE)
+    axes.set_title(f"{len(written)} of {total} notebooks are ready (filled), "
+                   "the others are planned", loc="left", pad=10)  # fmt: skip
+    return figure
+
+
+# ---------------------------------------------------------------- 02, synthetic data
+
+
+def batch_speed(speed: Mapping[int, float]) -> Figure:
+    """Answers a second (values) against the number of prompts in a batch (keys)."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    sizes, rates = list(speed), list(speed.values())
+    axes.plot(sizes, rates, "o-", color=COLOURS["teacher"], clip_on=False)
+    for size, rate in speed.items():
+        axes.annotate(f"{rate:.1f}", (size, rate), (0, 7), textcoords="offset points",
+                      ha="center", color=COLOURS["teacher"])  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, sizes)
+    axes.set(
+        xlabel="prompts in a batch", ylabel="answers a second",
+        title="The same answers, sooner", ylim=(0, 1.15 * max(rates)),
+    )  # fmt: skip
+    return figure
+
+
+def sampling(
+    temperatures: Sequence[float], different: np.ndarray, right: np.ndarray
+) -> Figure:
+    """Different answers and share of right ones, both (prompts, temperatures), against
+    the sampling temperature: a thin line for each prompt, the mean as a thick one."""
+    figure = Figure(figsize=(7, 2.8))
+    panels = figure.subplots(1, 2)
+    names = ("different answers to a prompt", "share of right answers")
+    titles = ("Warmer draws vary more …", "… and are right less often")
+    rows = zip(panels, (different, right), names, titles, strict=True)
+    for axes, values, name, title in rows:
+        colour = COLOURS["teacher"]
+        axes.plot(temperatures, values.T, color=colour, alpha=0.25, lw=1, clip_on=False)
+        axes.plot(temperatures, values.mean(0), "o-", color=colour, clip_on=False)
+        axes.set(xlabel="sampling_temperature (0 is greedy)", ylabel=name, title=title)
+        axes.set_xticks(temperatures, [f"{t:g}" for t in temperatures])
+        axes.set_ylim(0, None)
+    panels[1].set_ylim(0, 1)
+    return figure
 
 
 # ---------------------------------------------------------------- 04, soft targets
@@ -225,4 +312,232 @@ def next_token_bars(
         title="Where the teacher hesitates, several words are right",
     )
     axes.legend(loc="lower right")
+    return figure
+
+
+# ---------------------------------------------------------------- 07, LoRA
+
+# What training holds in memory; everything that grows with the *trained* parameters
+# has the student's colour.
+LEDGER = {
+    "frozen weights": (COLOURS["baseline"], 0.5),
+    "trained weights": (COLOURS["student"], 1.0),
+    "gradients": (COLOURS["student"], 0.7),
+    "Adam's two moments": (COLOURS["student"], 0.4),
+}
+
+
+def memory_ledger(
+    ledgers: Mapping[str, Mapping[str, float]], cards: Sequence[float], title: str
+) -> Figure:
+    """A bar per method, made of the entries of its ledger in GB (the keys of `LEDGER`);
+    a line for each size of memory in `cards`."""
+    figure = Figure(figsize=(7, 1.5 + 0.5 * len(ledgers)))
+    axes = figure.subplots()
+    largest = max(*(sum(ledger.values()) for ledger in ledgers.values()), *cards)
+    labels = {part: part for part in LEDGER}  # each stands in the legend once
+    for row, ledger in enumerate(ledgers.values()):
+        left = 0.0
+        for part, (colour, alpha) in LEDGER.items():
+            gigabytes = ledger.get(part, 0.0)
+            axes.barh(row, gigabytes, 0.6, left, color=colour, alpha=alpha,
+                      label=labels.pop(part, None) if gigabytes else None)  # fmt: skip
+            left += gigabytes
+        axes.annotate(f"{left:.1f}", (left, row), (3, 0), va="center", fontsize=9,
+                      textcoords="offset points")  # fmt: skip
+    for size in cards:
+        axes.axvline(size, color="black", lw=1, ls=":")
+        axes.annotate(f"card of {size:g} GB", (size, len(ledgers) - 0.55), (4, 0),
+                      textcoords="offset points", fontsize=8)  # fmt: skip
+    axes.set_yticks(range(len(ledgers)), ledgers)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 1.12 * largest), title=title,
+             ylim=(len(ledgers) - 0.3, -0.5), xlabel="GB")  # fmt: skip
+    figure.legend(loc="outside lower center", ncols=len(LEDGER), fontsize=8)
+    return figure
+
+
+def starts(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """The loss (values) step by step, one line per way to start A and B (keys)."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    colours = (COLOURS["student"], COLOURS["baseline"], "#CC79A7")
+    for (name, values), colour in zip(losses.items(), colours, strict=True):
+        axes.semilogy(values, color=colour)
+        axes.annotate(name, (len(values) - 1, values[-1]), (5, 0), va="center",
+                      textcoords="offset points", color=colour)  # fmt: skip
+    steps = max(map(len, losses.values()))
+    axes.set(xlabel="step", ylabel="squared error", xlim=(0, 1.35 * steps),
+             title="From two zeros nothing is learnt")  # fmt: skip
+    axes.set_xticks(range(0, steps + 1, steps // 3))
+    return figure
+
+
+def rank_error(
+    ranks: Sequence[int], trained: Sequence[float], floor: Sequence[float]
+) -> Figure:
+    """What is left of a wanted change after training at each rank, and by theory."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    axes.semilogy(ranks, floor, color=COLOURS["baseline"], zorder=1)
+    axes.scatter(ranks, trained, 40, color=COLOURS["student"], zorder=2)
+    axes.annotate("best possible, by singular values", (ranks[0], floor[0]), (12, -1),
+                  textcoords="offset points", color=COLOURS["baseline"])  # fmt: skip
+    axes.annotate("trained", (ranks[-1], trained[-1]), (-12, -4), ha="right",
+                  textcoords="offset points", color=COLOURS["student"])  # fmt: skip
+    axes.set(xlabel="rank", ylabel="share of the change missed",
+             title="Rank r reaches r directions, not more")  # fmt: skip
+    axes.set_xticks(ranks)
+    axes.minorticks_off()
+    return figure
+
+
+def accuracy_bars(
+    intervals: Mapping[str, object], roles: Sequence[str], title: str
+) -> Figure:
+    """An `evaluate.Interval` of accuracy per model, as a point with its interval."""
+    figure = Figure(figsize=(7, 0.9 + 0.45 * len(intervals)))
+    axes = figure.subplots()
+    for row, (interval, role) in enumerate(zip(intervals.values(), roles, strict=True)):
+        axes.plot([interval.low, interval.high], [row, row], color=COLOURS[role])
+        axes.plot(interval.value, row, "o", color=COLOURS[role], clip_on=False)
+        axes.annotate(f"{interval.value:.0%}", (interval.value, row), (0, 6),
+                      textcoords="offset points", ha="center",
+                      color=COLOURS[role])  # fmt: skip
+    axes.set_yticks(range(len(intervals)), intervals)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 1), ylim=(len(intervals) - 0.5, -0.7), title=title,
+             xlabel="accuracy on test prompts, with 95 % interval")  # fmt: skip
+    axes.grid(axis="x")
+    return figure
+
+
+def step_memory(
+    peaks: Mapping[str, Sequence[float]], batch_sizes: Sequence[int]
+) -> Figure:
+    """Peak memory of a training step in MB: a panel per batch size, a bar per
+    method."""
+    figure = Figure(figsize=(7, 1.5 + 0.3 * len(peaks)))
+    panels = figure.subplots(1, len(batch_sizes), sharey=True)
+    for column, (axes, size) in enumerate(zip(panels, batch_sizes, strict=True)):
+        values = [peak[column] for peak in peaks.values()]
+        bars = axes.barh(range(len(values)), values, 0.6, color=COLOURS["student"])
+        bars[0].set_alpha(0.4)  # full fine-tuning, to compare with
+        axes.bar_label(bars, fmt="{:.1f}", padding=3)
+        axes.set(title=f"batch of {size}", xlabel="peak of a step, MB",
+                 xlim=(0, 1.2 * max(values)))  # fmt: skip
+    panels[0].set_yticks(range(len(peaks)), peaks)
+    panels[0].invert_yaxis()
+    figure.suptitle("LoRA saves at a small batch, activations fill a large one",
+                    x=0.01, ha="left", fontsize=11)  # fmt: skip
+    return figure
+
+
+def recorded_lora(
+    groups: Mapping[str, Sequence[float]], roles: Sequence[str]
+) -> Figure:
+    """Accuracy of each method, every seed as a point and the mean as a bar."""
+    figure = Figure(figsize=(7, 1.0 + 0.42 * len(groups)))
+    axes = figure.subplots()
+    seed_points(axes, groups, [COLOURS[role] for role in roles])
+    axes.set(xlim=(0, 1), xlabel="accuracy on test prompts",
+             title="Equal steps: the base decides more than the rank")  # fmt: skip
+    axes.grid(axis="x")
+    return figure
+
+
+# ---------------------------------------------------------------- 10, evaluation
+
+
+ROLES = {
+    "teacher": "teacher",
+    "student base": "baseline",
+    "distilled student": "student",
+}
+
+
+def accuracy_by_task(
+    intervals: Mapping[str, Mapping[str, tuple]], title: str
+) -> Figure:
+    """Accuracy and interval: model -> task -> (value, low, high), a row a task."""
+    tasks = list(next(iter(intervals.values())))
+    figure = Figure(figsize=(7, 0.9 + 0.5 * len(tasks)))
+    axes = figure.subplots()
+    for offset, (model, by_task) in zip(
+        (0.22, 0, -0.22), intervals.items(), strict=True
+    ):
+        colour = COLOURS[ROLES[model]]
+        rows = np.arange(len(tasks)) - offset
+        values, lows, highs = np.array([by_task[task] for task in tasks]).T
+        axes.hlines(rows, lows, highs, color=colour, lw=1.5)
+        axes.plot(values, rows, "o", color=colour, label=model)
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(tasks) - 0.4, -0.6), title=title,
+             xlabel="share of right answers (95 % interval)")  # fmt: skip
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def kept_and_saved(
+    accuracy: Mapping[str, tuple], costs: Mapping[str, float], title: str
+) -> Figure:
+    """The lap in one picture: what was kept, and what is left of each cost.
+
+    accuracy: model -> (value, low, high); costs: name -> student as a share of teacher.
+    """
+    figure = Figure(figsize=(8, 2.9))
+    _title(figure, title)
+    left, right = figure.subplots(1, 2)
+    for row, (model, (value, low, high)) in enumerate(accuracy.items()):
+        colour = COLOURS[ROLES[model]]
+        left.barh(row, value, 0.6, color=colour)
+        left.hlines(row, low, high, color="black", lw=1.5)
+        left.annotate(f"{value:.0%}", (0.02, row), va="center", color="white",
+                      fontweight="bold")  # fmt: skip
+    left.set_yticks(range(len(accuracy)), accuracy)
+    left.set(xlim=(0, 1), ylim=(len(accuracy) - 0.5, -0.5),
+             xlabel="right answers on test (95 % interval)")  # fmt: skip
+    for row, share in enumerate(costs.values()):
+        right.barh(row, 1, 0.6, color=COLOURS["teacher"], alpha=0.25)
+        right.barh(row, share, 0.6, color=COLOURS["student"])
+        right.annotate(f"{share:.0%} of the teacher's", (share, row), (4, 0),
+                       va="center", textcoords="offset points")  # fmt: skip
+    right.set_yticks(range(len(costs)), costs)
+    right.set(xlim=(0, 1), ylim=(len(costs) - 0.5, -0.5), xticks=[])
+    right.set_xlabel("what the distilled student still costs")
+    for axes in (left, right):
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def small_samples(shares: Mapping[int, Sequence[float]], truth: float) -> Figure:
+    """Retention measured on many random samples of each size, against that of all."""
+    figure = Figure(figsize=(6, 2.6))
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)
+    for row, values in enumerate(shares.values()):
+        heights = row + rng.uniform(-0.25, 0.25, len(values))
+        axes.plot(values, heights, "o", ms=3, alpha=0.4, color=COLOURS["student"])
+    axes.axvline(truth, color="black", lw=1, ls=":")
+    axes.set_yticks(range(len(shares)), [f"{size} examples" for size in shares])
+    axes.set(ylim=(len(shares) - 0.5, -0.5), xlabel="retention measured on a sample",
+             title="Few examples show whatever chance wants")  # fmt: skip
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def three_seeds(groups: Mapping[str, Sequence[float]], references: Mapping) -> Figure:
+    """Accuracy of each way of teaching, a point a seed; dotted lines for references."""
+    figure = Figure(figsize=(7, 2.8))
+    axes = figure.subplots()
+    seed_points(axes, groups, [COLOURS["gold"], COLOURS["student"], COLOURS["student"]])
+    for name, value in references.items():
+        colour = COLOURS[ROLES[name]]
+        axes.axvline(value, color=colour, lw=1.5, ls=":")
+        axes.annotate(f"{name} ", (value, -0.45), ha="right", va="top", color=colour)
+    axes.set(xlim=(0, 1), xlabel="right answers on test",
+             title="Three ways to teach at equal budget, three seeds")  # fmt: skip
+    axes.grid(axis="x")
     return figure

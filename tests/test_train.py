@@ -90,7 +90,7 @@ def same(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize("make", [llama, gpt2])
 def test_fit_lowers_the_loss(make):
-    settings = QUICK | {"steps": 40, "learning_rate": 2e-2}
+    settings = QUICK | {"steps": 25, "learning_rate": 3e-2}
     hard = helpers.train.fit(make(), ROWS, **settings)
     assert hard.loss == hard.hard_loss and all(map(math.isnan, hard.soft_loss))
     assert sum(hard.loss[-3:]) < 0.5 * sum(hard.loss[:3])
@@ -354,7 +354,7 @@ def test_grouping_by_length_pads_less(train):
         stream = itertools.islice(train.batches(lengths, 16, 0, group), 32)
         return sum(len(batch) * max(lengths[i] for i in batch) for batch in stream)
 
-    assert padded(True) < 1.1 * sum(lengths) < 1.5 * sum(lengths) < padded(False)
+    assert padded(True) < 1.2 * sum(lengths) < 1.5 * sum(lengths) < padded(False)
 
 
 # ---------------------------------------------------------------- planted bugs
@@ -396,7 +396,7 @@ PLANTED = {
         test_same_seed_same_weights,
     ),
     "columns not sliced": (
-        "teacher(**batch).logits[..., :vocab]",
+        "teacher(**batch, use_cache=False).logits[..., :vocab]",
         "teacher(**batch).logits",
         test_bug_12_columns_that_only_one_model_has,
     ),

@@ -1,0 +1,486 @@
+"""Build the shipped weights: `python -m helpers.pretrain teacher|student`.
+
+The teacher learns our shop from endless examples. The student base never sees it: it
+reads plain sentences and then works in six other shops, so it comes out as an instruct
+model does from a hub, able but ignorant of our prices, policies and steps.
+
+Matrices are trained with Muon (Jordan et al. 2024), everything else with AdamW; on
+processors with bfloat16 units the matrix products run in bfloat16.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm.auto import tqdm
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from . import world
+from .data import IGNORE_INDEX, collate, tokenize_chat
+from .generate import answer
+from .shops import DAYS, NAMES, OTHER_SHOPS, OUR_SHOP, PLURALS, PROBLEMS, STEPS, Shop
+from .world import TASKS
+
+WEIGHTS = Path(__file__).parent / "weights"
+PARTIAL = WEIGHTS / ".partial"  # finished stages of a run under way; git ignores it
+RUN_CARD, LOG = "run_card.json", "log.json"
+VOCABULARY = 1024
+PAD, END, SYSTEM, USER, ASSISTANT = SPECIAL = (
+    "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>",
+)  # fmt: skip
+CHAT_TEMPLATE = (
+    "{% for m in messages %}"
+    "{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+SHAPES = {
+    "teacher": dict(hidden_size=128, intermediate_size=384, num_hidden_layers=16,
+                    num_attention_heads=4, num_key_value_heads=4),
+    "student": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+                    num_attention_heads=4, num_key_value_heads=4),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- text and batches
+
+
+def plain_text(rng: random.Random) -> str:
+    """A few plain sentences about people, things, days and sums: no task, no shop."""
+    name, other = rng.sample(NAMES, 2)
+    thing, second = rng.sample(sorted(PLURALS), 2)
+    day, count = rng.choice(DAYS), rng.randint(1, 9)
+    problem = rng.choice(PROBLEMS[rng.choice(sorted(PROBLEMS))])
+    verb, synonym, gerund, noun = STEPS[rng.choice(sorted(STEPS))]
+    a, b = rng.randint(1, 99), rng.randint(1, 99)
+    q, p = rng.randint(2, 3), rng.randint(2, 35)
+    relation = "more than" if a > b else "less than" if a < b else "the same as"
+    high, low = max(a, b), min(a, b)
+    sentences = [
+        f"{name} has a {thing} and {count} {PLURALS[second]}.",
+        f"{other} met {name} on {day}. {name} and {other} saw the {thing}.",
+        f"On {day} {name} went out with a {second}, the {second} of {other}.",
+        f"The {thing} of {name} {problem}, but the {second} of {other} is fine.",
+        f"To {verb} {noun} is to {synonym} {noun}. {gerund.capitalize()} {noun} helps.",
+        f"{a} + {b} = {a + b}. {high} - {low} = {high - low}.",
+        f"{q} x {p} = {q * p}. {q} {PLURALS[thing]} for {p} euros are {q * p} euros.",
+        f"{a} is {relation} {b}.",
+        f"After {rng.choice(DAYS)} comes another day, and {name} likes {day}.",
+    ]
+    return " ".join(rng.sample(sentences, 4))
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the helpdesk's language; digits are split singly."""
+    rng = random.Random("tokenizer")
+    texts = [plain_text(rng) for _ in range(4000)]
+    for shop, seed in [(OUR_SHOP, 10_000), *((shop, 10_000) for shop in OTHER_SHOPS)]:
+        for example in world.examples("train", 3000, seed, shop=shop):
+            texts += [m["content"] for m in example.row()["messages"]]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        # One digit a token, the first one together with the space before it.
+        [pre_tokenizers.Split(Regex(r" ?\d"), "isolated"),
+         pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )  # fmt: skip
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT],
+        chat_template=CHAT_TEMPLATE,
+        padding_side="right",
+        model_max_length=512,
+    )
+
+
+def task_rows(tokenizer, shops: Sequence[Shop], n: int, seed: int) -> list[dict]:
+    """`n` tokenised examples of the five tasks, shared out among the shops."""
+    share = -(-n // len(shops))
+    drawn = [world.examples("train", share, seed, shop=shop) for shop in shops]
+    return [tokenize_chat(tokenizer, e.row()["messages"]) for es in drawn for e in es]
+
+
+def text_rows(tokenizer, n: int, seed: int) -> list[dict]:
+    """`n` tokenised plain texts; every token is a label."""
+    rng = random.Random(f"text {seed}")
+    texts = [plain_text(rng) for _ in range(n)]
+    ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(texts)["input_ids"]]
+    return [{"input_ids": row, "labels": row} for row in ids]
+
+
+def reading_rows(tokenizer, n: int, seed: int) -> list[dict]:
+    """`n` tokenised reading exercises; every answer in the conversation is a label."""
+    rng = random.Random(f"reading {seed}")
+    rows = []
+    for _ in range(n):
+        ids: list[int] = []
+        labels: list[int] = []
+        turns = world.reading(rng)
+        for question, reply in zip(turns[::2], turns[1::2], strict=True):
+            asked = tokenizer(f"{USER}{question}{END}{ASSISTANT}")["input_ids"]
+            said = tokenizer(f"{reply}{END}")["input_ids"]
+            ids += asked + said
+            labels += [IGNORE_INDEX] * len(asked) + said
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+def sum_rows(tokenizer, n: int, seed: int) -> list[dict]:
+    """`n` tokenised rows of ten sums each; what stands behind "=" is a label."""
+    rng = random.Random(f"sums {seed}")
+    rows = []
+    for _ in range(n):
+        ids: list[int] = []
+        labels: list[int] = []
+        for _ in range(10):
+            a, b = rng.randint(2, 99), rng.randint(2, 99)
+            q, p = rng.randint(2, 3), rng.randint(3, 33)
+            asked, result = rng.choice(
+                ((f"{a} + {b}", a + b), (f"{max(a, b)} - {min(a, b)}", abs(a - b)),
+                 (f"{q} x {p}", q * p))
+            )  # fmt: skip
+            question = tokenizer(f" {asked} =")["input_ids"]
+            reply = tokenizer(f" {result}.")["input_ids"]
+            ids += question + reply
+            labels += [IGNORE_INDEX] * len(question) + reply
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+def echo_rows(tokenizer, n: int, seed: int) -> list[dict]:
+    """`n` rows of 20 random tokens said twice; the second time they are labels.
+
+    Models without this drill stay for thousands of steps at guessing among the names of
+    a passage. With it, the circuit that finds an earlier token and says what followed
+    it (Olsson et al. 2022, induction heads) is there after some 200 steps.
+    """
+    rng = random.Random(f"echo {seed}")
+    words = range(len(SPECIAL), len(tokenizer))
+    rows = []
+    for _ in range(n):
+        once = rng.sample(words, 20)
+        labels = [IGNORE_INDEX] * len(once) + once
+        rows.append({"input_ids": once + once, "labels": labels})
+    return rows
+
+
+CORPORA: dict[str, Callable[..., list[dict]]] = {
+    "text": text_rows,
+    "echo": echo_rows,
+    "reading": reading_rows,
+    "sums": sum_rows,
+    "our shop": lambda tokenizer, n, seed: task_rows(tokenizer, [OUR_SHOP], n, seed),
+    "other shops": lambda tokenizer, n, seed: task_rows(
+        tokenizer, OTHER_SHOPS, n, seed
+    ),
+}
+
+
+def batches(draw: Callable[[int], list[dict]], batch_size: int) -> Iterator[list[dict]]:
+    """Endless batches of rows of similar length; `draw(k)` makes the k-th chunk of
+    rows."""
+    chunk = 0
+    while True:
+        rows = sorted(draw(chunk), key=lambda row: len(row["input_ids"]))
+        groups = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        random.Random(chunk).shuffle(groups)
+        yield from groups
+        chunk += 1
+
+
+# ---------------------------------------------------------------- the recipe
+
+
+def new_model(tokenizer, shape: dict) -> LlamaForCausalLM:
+    """A Llama with random weights, input and output embeddings tied."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+            **shape,
+        )
+    )
+
+
+def grow(model: LlamaForCausalLM, tokenizer) -> LlamaForCausalLM:
+    """Twice the layers, the same function: behind each layer stands a copy of it whose
+    two output matrices are zero (block expansion, Wu et al. 2024)."""
+    shape = {key: getattr(model.config, key) for key in SHAPES["teacher"]}
+    shape["num_hidden_layers"] *= 2
+    bigger = new_model(tokenizer, shape)
+    bigger.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
+    bigger.model.norm.load_state_dict(model.model.norm.state_dict())
+    for i, layer in enumerate(bigger.model.layers):
+        layer.load_state_dict(model.model.layers[i // 2].state_dict())
+        if i % 2:
+            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return bigger
+
+
+def optimise(
+    model: LlamaForCausalLM,
+    stream: Iterator[list[dict]],
+    steps: int,
+    *,
+    learning_rate: float,
+    prompt_weight: float = 0.0,
+    cool_down: float = 0.0,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Train in place: a short warm-up, a flat rate, and a linear cool-down over the
+    last `cool_down` share of the steps.
+
+    The loss is cross-entropy over the labels plus `prompt_weight` times that over all
+    other tokens (a little of it helps copying to form).
+    """
+    matrices = [
+        p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n
+    ]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimisers = [
+        torch.optim.Muon(
+            matrices,
+            lr=learning_rate,
+            weight_decay=0.05,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        ),
+    ]
+    model.train()
+    running = 0.0
+    for step in range(1, steps + 1):
+        left = (steps - step + 1) / max(1, cool_down * steps)
+        batch = collate(next(stream), model.config.pad_token_id)
+        # Padding stands on the right and attention is causal, so no mask is needed.
+        hidden = model.model(input_ids=batch["input_ids"]).last_hidden_state[:, :-1]
+        targets, labels = batch["input_ids"][:, 1:], batch["labels"][:, 1:]
+        real = batch["attention_mask"][:, 1:].bool()
+        weights = torch.where(labels != IGNORE_INDEX, 1.0, prompt_weight)[real]
+        per_token = torch.nn.functional.cross_entropy(
+            model.lm_head(hidden[real]), targets[real], reduction="none"
+        )
+        loss = (per_token * weights).sum() / weights.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate * min(1, step / 50, left)
+            optimiser.step()
+        model.zero_grad(set_to_none=True)
+        running += max(0.02, 1 / step) * (loss.item() - running)
+        report(step, running)
+    model.eval()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One leg of a recipe: what to read, how deep, how long, how fast."""
+
+    corpora: tuple[str, ...]  # of "text", "reading", "other shops", "our shop"
+    layers: int
+    steps: int
+    learning_rate: float
+    prompt_weight: float = 0.0
+    cool_down: float = 0.0
+
+
+RECIPES = {
+    # Shallow first, where steps are cheap; then deeper.
+    "teacher": (
+        Stage(("echo",), 4, 300, 4e-3),
+        Stage(("echo", "reading", "sums", "our shop"), 4, 1800, 4e-3),
+        Stage(("our shop",), 8, 1500, 3e-3),
+        Stage(("our shop",), 16, 400, 2e-3, cool_down=1.0),
+    ),
+    "student": (
+        Stage(("echo",), 3, 300, 6e-3),
+        Stage(("echo", "reading", "sums", "other shops"), 3, 2500, 6e-3),
+        Stage(("text", "other shops"), 3, 2500, 6e-3, cool_down=0.7),
+    ),
+}
+BATCH_SIZE = 32
+
+
+def pretrain(name: str, tokenizer, log: "Log") -> LlamaForCausalLM:
+    """Follow the recipe of `name`, growing the model where a stage is deeper.
+
+    Each finished stage is kept in `PARTIAL`, so a killed run goes on from there.
+    """
+    model = None
+    for number, stage in enumerate(RECIPES[name]):
+        finished = PARTIAL / f"{name}-{number}"
+        if (finished / LOG).exists():
+            model = LlamaForCausalLM.from_pretrained(finished)
+            log.lines = json.loads((finished / LOG).read_text())
+            continue
+        if model is None:
+            shape = {**SHAPES[name], "num_hidden_layers": stage.layers}
+            model = new_model(tokenizer, shape)
+        while model.config.num_hidden_layers < stage.layers:
+            model = grow(model, tokenizer)
+
+        def draw(chunk: int, stage=stage, number=number) -> list[dict]:
+            seed = 1_000_000 * (number + 1) + chunk
+            share = 6400 // len(stage.corpora)
+            return [
+                r for c in stage.corpora for r in CORPORA[c](tokenizer, share, seed)
+            ]
+
+        optimise(
+            model,
+            batches(draw, BATCH_SIZE),
+            stage.steps,
+            learning_rate=stage.learning_rate,
+            prompt_weight=stage.prompt_weight,
+            cool_down=stage.cool_down,
+            report=log.stage(model, stage),
+        )
+        model.save_pretrained(finished)
+        (finished / LOG).write_text(json.dumps(log.lines))
+    return model
+
+
+def plain_text_base(tokenizer, steps: int = 1500) -> LlamaForCausalLM:
+    """A model of the student's shape that has read plain text and no task at all."""
+    torch.manual_seed(0)
+    model = new_model(tokenizer, SHAPES["student"])
+    stream = batches(partial(text_rows, tokenizer, 3200), BATCH_SIZE)
+    optimise(model, stream, steps, learning_rate=6e-3, cool_down=0.4)
+    return model
+
+
+# ---------------------------------------------------------------- measuring and saving
+
+
+def accuracy(model, tokenizer, split: str, n: int, shop: Shop = OUR_SHOP) -> dict:
+    """Share of right answers by task and over all, on `n` examples, judged by
+    `verify`."""
+    drawn = world.examples(split, n, seed=0, shop=shop)
+    said = answer(model, tokenizer, [e.messages for e in drawn])
+    right: dict[str, list[bool]] = {task: [] for task in TASKS}
+    for example, text in zip(drawn, said, strict=True):
+        right[example.task].append(world.verify(example, text))
+    shares = {task: round(sum(r) / len(r), 4) for task, r in right.items()}
+    return {**shares, "all": round(sum(map(sum, right.values())) / n, 4)}
+
+
+class Log:
+    """Progress on screen, and a line for the run card every few hundred steps."""
+
+    def __init__(self, tokenizer, every: int = 400):
+        self.tokenizer, self.every, self.lines = tokenizer, every, []
+        self.start = time.perf_counter()
+
+    @property
+    def minutes(self) -> float:
+        """Minutes since the start of this run (a resumed run counts from its
+        resumption)."""
+        return round((time.perf_counter() - self.start) / 60, 1)
+
+    def stage(self, model, stage: Stage) -> Callable[[int, float], None]:
+        name = f"{' + '.join(stage.corpora)}, {stage.layers} layers"
+        bar = tqdm(total=stage.steps, desc=name, mininterval=5)
+        shop = OUR_SHOP if "our shop" in stage.corpora else OTHER_SHOPS[0]
+
+        def report(step: int, loss: float) -> None:
+            bar.update()
+            if step % self.every == 0 or step == stage.steps:
+                right = accuracy(model, self.tokenizer, "validation", 200, shop)
+                model.train()
+                line = {"stage": name, "step": step, "loss": round(loss, 4)}
+                self.lines.append(
+                    {**line, "validation": right, "minutes": self.minutes}
+                )
+                print(json.dumps(self.lines[-1]), flush=True)
+
+        return report
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in `folder` except the run card itself."""
+    files = sorted(p for p in folder.iterdir() if p.name != RUN_CARD)
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def build(name: str, folder: Path, seed: int, threads: int) -> dict:
+    """Train `name` ("teacher" or "student"), save it to `folder`, return its run
+    card."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer")
+    log = Log(tokenizer)
+    model = pretrain(name, tokenizer, log)
+    model.config.use_cache = True
+    model.half().save_pretrained(folder)  # half the bytes; loaded in float32 on a CPU
+    tokenizer.save_pretrained(folder)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    card = {
+        "command": f"python -m helpers.pretrain {name} --seed {seed}",
+        "recipe": [asdict(stage) for stage in RECIPES[name]],
+        "shape": SHAPES[name],
+        "parameters": model.num_parameters(),
+        "seed": seed,
+        "minutes": log.minutes,
+        "device": f"cpu, {threads} threads, float32",
+        "versions": {p: metadata.version(p) for p in ("torch", "transformers")},
+        "accuracy": {
+            s: accuracy(model, tokenizer, s, 1000) for s in ("test", "shifted")
+        },
+        "accuracy_other_shop": accuracy(model, tokenizer, "test", 500, OTHER_SHOPS[0]),
+        "sha256": checksums(folder),
+        "log": log.lines,
+    }
+    (folder / RUN_CARD).write_text(json.dumps(card, indent=1) + "\n")
+    for finished in PARTIAL.glob(f"{name}-*"):
+        shutil.rmtree(finished)
+    return card
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.pretrain", description=__doc__
+    )
+    parser.add_argument("name", choices=sorted(SHAPES))
+    parser.add_argument("--out", type=Path, help="default: the shipped folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    card = build(args.name, args.out or WEIGHTS / args.name, args.seed, args.threads)
+    print(json.dumps({key: card[key] for key in ("minutes", "parameters", "accuracy")}))
+
+
+if __name__ == "__main__":
+    main()
