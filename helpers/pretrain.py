@@ -328,7 +328,7 @@ RECIPES = {
     "student": (
         Stage(("echo",), 3, 300, 6e-3),
         Stage(("echo", "reading", "sums", "other shops"), 3, 2500, 6e-3),
-        Stage(("text", "other shops"), 3, 2500, 6e-3, cool_down=0.7),
+        Stage(("other shops",), 3, 5500, 6e-3, cool_down=0.7),
     ),
 }
 BATCH_SIZE = 32
