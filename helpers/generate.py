@@ -81,8 +81,10 @@ def answer(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    was_training = model.training
+    was_training, own_defaults = model.training, model.generation_config
     model.eval()
+    # `generate` fills what a caller left open from these, so they must be ours as well.
+    model.generation_config = settings
     answers = [""] * len(ids)
     starts = range(0, len(ids), batch_size)
     for start in tqdm(starts, desc="answers", disable=not progress):
@@ -106,6 +108,7 @@ def answer(
         )
         for i, tokens in zip(rows, output[:, width:], strict=True):
             answers[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    model.generation_config = own_defaults
     model.train(was_training)
     return answers
 

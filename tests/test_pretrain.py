@@ -89,7 +89,7 @@ def test_the_recipe_learns(tokenizer):
         cool_down=0.4,
         report=lambda step, loss: losses.append(loss),
     )
-    assert losses[-1] < losses[0] - 1
+    assert losses[-1] < losses[0] - 0.5  # a running mean
 
 
 def test_batches_hold_every_row_once(tokenizer):
