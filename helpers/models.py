@@ -2,6 +2,7 @@
 adapters."""
 
 import copy
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,7 +116,10 @@ def add_lora(
         lora_dropout=dropout,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(copy.deepcopy(model), config)
+    with warnings.catch_warnings():
+        # peft asks for an attribute by its old name; nothing a learner could mend.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(copy.deepcopy(model), config)
 
 
 @torch.no_grad()
