@@ -101,9 +101,8 @@ def fit(
                 teacher_logits = None
                 if teacher is not None:
                     with torch.no_grad():
-                        teacher_logits = teacher(**batch, use_cache=False).logits[
-                            ..., :vocab
-                        ]
+                        output = teacher(**batch, use_cache=False)
+                    teacher_logits = output.logits[..., :vocab]
                 parts = loss_parts(
                     student(**batch, use_cache=False).logits[..., :vocab],  # (B, T, V)
                     labels,

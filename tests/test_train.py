@@ -90,10 +90,10 @@ def same(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize("make", [llama, gpt2])
 def test_fit_lowers_the_loss(make):
-    settings = QUICK | {"steps": 25, "learning_rate": 3e-2}
+    settings = QUICK | {"steps": 100, "learning_rate": 1e-2}
     hard = helpers.train.fit(make(), ROWS, **settings)
     assert hard.loss == hard.hard_loss and all(map(math.isnan, hard.soft_loss))
-    assert sum(hard.loss[-3:]) < 0.5 * sum(hard.loss[:3])
+    assert sum(hard.loss[-3:]) < 0.6 * sum(hard.loss[:3])
     soft = helpers.train.fit(
         make(0), ROWS, teacher=make(1), soft_weight=1.0, **settings
     )
@@ -396,8 +396,8 @@ PLANTED = {
         test_same_seed_same_weights,
     ),
     "columns not sliced": (
-        "teacher(**batch, use_cache=False).logits[..., :vocab]",
-        "teacher(**batch).logits",
+        "output.logits[..., :vocab]",
+        "output.logits",
         test_bug_12_columns_that_only_one_model_has,
     ),
     "temperature not passed on": (
