@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,6 +49,23 @@ def _seed_of(text: str, seed: int) -> int:
     return int.from_bytes(digest, "big")
 
 
+@contextmanager
+def _answering(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """The model in eval mode under our settings; afterwards as it was, come what may.
+
+    `generate` fills what a caller left open from the model's own defaults, so those
+    must be ours as well.
+    """
+    was_training, own_defaults = model.training, model.generation_config
+    model.eval()
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own_defaults
+        model.train(was_training)
+
+
 @torch.inference_mode()
 def answer(
     model: PreTrainedModel,
@@ -81,10 +99,6 @@ def answer(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    was_training, own_defaults = model.training, model.generation_config
-    model.eval()
-    # `generate` fills what a caller left open from these, so they must be ours as well.
-    model.generation_config = settings
     answers = [""] * len(ids)
     starts = range(0, len(ids), batch_size)
     for start in tqdm(starts, desc="answers", disable=not progress):
@@ -100,16 +114,15 @@ def answer(
         if sampling_temperature > 0:
             seeds = [_seed_of(texts[i], seed) for i in rows]
             chance.append(_Sampler(seeds, sampling_temperature, top_p))
-        output = model.generate(
-            input_ids=batch.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=settings,
-            logits_processor=chance,
-        )
+        with _answering(model, settings):
+            output = model.generate(
+                input_ids=batch.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=settings,
+                logits_processor=chance,
+            )
         for i, tokens in zip(rows, output[:, width:], strict=True):
             answers[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-    model.generation_config = own_defaults
-    model.train(was_training)
     return answers
 
 

@@ -85,6 +85,18 @@ def test_generation_leaves_the_mode_as_it_was(model):
     assert model.model.training
 
 
+def test_an_interrupted_generation_leaves_the_model_as_it_was(model, monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    model.model.train()
+    own_defaults = model.model.generation_config
+    monkeypatch.setattr(model.model, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        say(model, PROMPTS[:1])
+    assert model.model.training and model.model.generation_config is own_defaults
+
+
 @pytest.mark.parametrize("bad", [dict(sampling_temperature=-1), dict(top_p=0)])
 def test_bad_sampling_settings_are_refused(model, bad):
     with pytest.raises(ValueError, match="must be"):
