@@ -1,8 +1,8 @@
 """How people in the helpdesk world talk: every sentence of every book.
 
 "ours" is what training shows. "shifted" is said in the shifted split only; answers have
-no shifted wording, since our shop speaks as it always does. "other" is how the
-customers and agents of the other shops talk.
+no shifted wording, since our shop speaks as it always does. "other" is what customers
+and agents of the other shops say besides.
 """
 
 PHRASES: dict[str, dict[str, tuple[str, ...]]] = {

@@ -183,8 +183,8 @@ class _Voice:
         book = PHRASES[key]
         # Answers have no shifted wording: the shop speaks as it always does.
         options = book.get(self.book) or book["ours"]
-        if self.book == "other" and not key.startswith("say"):
-            options += book["ours"]  # people everywhere ask as ours do, and otherwise
+        if self.book == "other":
+            options += book["ours"]  # people everywhere talk as ours do, and otherwise
         text = self.rng.choice(options).format(**slots)
         # A sentence that happens to begin with a slot still begins with a capital.
         whole = text.rstrip().endswith((".", "?", "!"))
