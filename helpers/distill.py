@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from . import data, evaluate, generate, models, profile
 from .models import ChatModel
 from .tracks import Track
-from .train import History, fit
+from .train import History, Signal, fit
 from .world import Example
 
 
@@ -34,19 +34,20 @@ def distil(
     rows: Sequence[dict],
     track: Track,
     *,
-    teacher: PreTrainedModel | None = None,
+    teacher: PreTrainedModel | Signal | None = None,
     rank: int | None = None,
     full: bool = False,
-    steps: int = 500,
     learning_rate: float | None = None,
+    soft_weight: float = 1.0,
     temperature: float = 1.0,
     seed: int = 0,
-    progress: bool = True,
+    **settings,
 ) -> tuple[ChatModel, History, int]:
     """Teach a copy of the student: with the teacher's logits, or without one the text.
 
     LoRA of `rank` (by default the track's), merged at the end; `full` trains every
-    weight instead. Returns the new model, the history of its training and the number of
+    weight instead. Other `settings` (steps, kind, ...) are those of `train.fit`.
+    Returns the new model, the history of its training and the number of
     parameters that were trained. The student handed in does not change.
     """
     torch.manual_seed(seed)  # LoRA's random half
@@ -56,13 +57,12 @@ def distil(
         model,
         data.encode_chat(rows, student.tokenizer),
         teacher=teacher,
-        steps=steps,
         batch_size=track.batch_size,
         learning_rate=learning_rate or track.learning_rate,
-        soft_weight=1.0,
+        soft_weight=soft_weight,
         temperature=temperature,
         seed=seed,
-        progress=progress,
+        **settings,
     )
     trained = profile.parameters(model, trainable=True)
     model = model if full else models.merge(model)

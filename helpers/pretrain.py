@@ -50,7 +50,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 SHAPES = {
-    "teacher": dict(hidden_size=128, intermediate_size=384, num_hidden_layers=16,
+    "teacher": dict(hidden_size=128, intermediate_size=384, num_hidden_layers=32,
                     num_attention_heads=4, num_key_value_heads=4),
     "student": dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3,
                     num_attention_heads=4, num_key_value_heads=4),
@@ -318,12 +318,15 @@ class Stage:
 
 
 RECIPES = {
-    # Shallow first, where steps are cheap; then deeper.
+    # Shallow first, where steps are cheap; then deeper. The last doubling adds nothing
+    # to the accuracy (.971 before and after): it makes the teacher as slow beside its
+    # student as large teachers are.
     "teacher": (
         Stage(("echo",), 4, 300, 4e-3),
         Stage(("echo", "reading", "sums", "our shop"), 4, 1800, 4e-3),
         Stage(("our shop",), 8, 1500, 3e-3),
         Stage(("our shop",), 16, 400, 2e-3, cool_down=1.0),
+        Stage(("our shop",), 32, 300, 2e-3, cool_down=1.0),
     ),
     "student": (
         Stage(("echo",), 3, 300, 6e-3),
@@ -344,7 +347,7 @@ def pretrain(name: str, tokenizer, log: "Log") -> LlamaForCausalLM:
         finished = PARTIAL / f"{name}-{number}"
         if (finished / LOG).exists():
             model = LlamaForCausalLM.from_pretrained(finished)
-            log.lines = json.loads((finished / LOG).read_text())
+            log.resume(json.loads((finished / LOG).read_text()))
             continue
         if model is None:
             shape = {**SHAPES[name], "num_hidden_layers": stage.layers}
@@ -402,13 +405,17 @@ class Log:
 
     def __init__(self, tokenizer, every: int = 400):
         self.tokenizer, self.every, self.lines = tokenizer, every, []
-        self.start = time.perf_counter()
+        self.before, self.start = 0.0, time.perf_counter()
 
     @property
     def minutes(self) -> float:
-        """Minutes since the start of this run (a resumed run counts from its
-        resumption)."""
-        return round((time.perf_counter() - self.start) / 60, 1)
+        """Minutes of training, those before a kill included."""
+        return round(self.before + (time.perf_counter() - self.start) / 60, 1)
+
+    def resume(self, lines: list[dict]) -> None:
+        """Go on behind the lines of a finished stage."""
+        self.lines, self.start = lines, time.perf_counter()
+        self.before = lines[-1]["minutes"] if lines else 0.0
 
     def stage(self, model, stage: Stage) -> Callable[[int, float], None]:
         name = f"{' + '.join(stage.corpora)}, {stage.layers} layers"

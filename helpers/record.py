@@ -1,4 +1,4 @@
-"""The long runs behind the notebooks: `python -m helpers.record lap|lora`.
+"""The long runs behind the notebooks: `python -m helpers.record budgets|kinds|lora`.
 
 Each writes `notebooks/results/<name>.json`: columns, rows and a run card that says how
 to repeat it. Rows are written as they come; a killed run goes on where it stopped.
@@ -13,16 +13,18 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
-from . import evaluate, models, pretrain, tracks, world
+from . import cache, data, evaluate, losses, models, pretrain, tracks, world
 from .distill import distil, teacher_rows
 from .models import ChatModel
 
 RESULTS = Path(__file__).resolve().parents[1] / "notebooks" / "results"
+SCRATCH = RESULTS / "scratch.part"  # the teacher's answers and signals; git ignores it
 SEEDS = (0, 1, 2)
-PROMPTS, STEPS = 2000, 600
-FULL_LEARNING_RATE = 1e-3  # full fine-tuning wants a lower rate than LoRA
+STEPS = 400  # of the optimiser, in every run
+BUDGETS = (60, 250, 1000, 4000)  # prompts
+PROMPTS = 1000  # where the budget is not the question
+FULL_LEARNING_RATE = 4e-3  # full fine-tuning wants a lower rate than LoRA
 
 
 def write_results(
@@ -56,7 +58,9 @@ class Recorder:
         self.card = run_card(f"python -m helpers.record {name}", **card)
         self.rows: list[list] = []
         if self.path.exists():
-            self.rows = json.loads(self.path.read_text(encoding="utf-8"))["rows"]
+            before = json.loads(self.path.read_text(encoding="utf-8"))
+            self.rows = before["rows"]
+            self.card["minutes"] = before["run_card"]["minutes"]
 
     def run(self, key: tuple, measure: Callable[[], Sequence]) -> None:
         """Append the row `key + measure()`, unless a row begins with `key`."""
@@ -70,81 +74,128 @@ class Recorder:
         print(dict(zip(self.columns, self.rows[-1], strict=True)), flush=True)
 
 
-def measure(chat: ChatModel, test: Sequence, shifted: Sequence) -> list[float]:
-    """Accuracy on `test`, on `shifted`, and on `test` by task."""
-    scored = evaluate.compare({"model": chat}, [*test, *shifted])
-    parts = scored.iloc[: len(test)], scored.iloc[len(test) :]
-    by_task = evaluate.by_task(parts[0])["model"]
-    shares = [part["right"].mean() for part in parts]
-    return [round(float(x), 4) for x in (*shares, *by_task[list(world.TASKS)])]
+class Pair:
+    """The two models of the track, the test, and what the teacher says to prompts."""
+
+    def __init__(self):
+        self.track = tracks.setup()
+        self.teacher = models.load_teacher(self.track)
+        self.student = models.load_student(self.track)
+        self.test = world.examples("test", 1000)
+        self.shifted = world.examples("shifted", 500)
+
+    def text(self, prompts: int, seed: int) -> list[dict]:
+        """The teacher's verified answers to the first prompts of a seed."""
+        examples = world.examples("train", prompts, seed)
+        return teacher_rows(self.teacher, examples, SCRATCH / f"answers_{seed}.jsonl")
+
+    def signal(self, rows: Sequence[dict], seed: int) -> cache.TeacherCache:
+        """The teacher's distribution over every answer token of these rows, exactly."""
+        encoded = data.encode_chat(rows, self.student.tokenizer)
+        folder = SCRATCH / f"signal_{seed}"
+        return cache.write_cache(self.teacher, encoded, folder, kind="dense")
+
+    def taught(self, rows: Sequence[dict], base: ChatModel | None = None, **settings):
+        """`distil` in the record's budget; the student, its history, what trained."""
+        settings = {"steps": STEPS, "progress": False} | settings
+        return distil(base or self.student, rows, self.track, **settings)
+
+    def right(self, chat: ChatModel, examples: Sequence) -> float:
+        return float(evaluate.compare({"model": chat}, examples)["right"].mean())
 
 
-def lap() -> None:
-    """Teacher, student base, and the student taught in three ways at equal budget."""
-    track = tracks.setup()
-    teacher, student = models.load_teacher(track), models.load_student(track)
-    test, shifted = world.examples("test", 1000), world.examples("shifted", 500)
-    columns = ["method", "seed", "seconds", "test", "shifted", *world.TASKS]
-    budget = dict(prompts=PROMPTS, steps=STEPS, lora_rank=track.lora_rank)
-    recorder = Recorder("lap_seeds", columns, seeds=SEEDS, **budget)
-    recorder.run(("teacher", 0), lambda: [0, *measure(teacher, test, shifted)])
-    recorder.run(("student base", 0), lambda: [0, *measure(student, test, shifted)])
+def budgets() -> None:
+    """Four ways to teach the same student, from few prompts to many."""
+    pair = Pair()
+    columns = ["method", "prompts", "seed", "steps", "test", "shifted", "seconds"]
+    recorder = Recorder("budgets", columns, seeds=SEEDS, lora_rank=pair.track.lora_rank)
 
-    def taught(rows: Sequence[dict], seed: int, signal: PreTrainedModel | None) -> list:
-        chat, history, _ = distil(
-            student, rows, track, teacher=signal, steps=STEPS, seed=seed, progress=False
-        )
-        return [round(history.seconds), *measure(chat, test, shifted)]
+    def measure(chat: ChatModel, steps: int, seconds: float) -> list:
+        right = [round(pair.right(chat, e), 4) for e in (pair.test, pair.shifted)]
+        return [steps, *right, round(seconds)]
 
+    def taught(rows: Sequence[dict], **settings) -> list:
+        chat, history, _ = pair.taught(rows, **settings)
+        return measure(chat, STEPS, history.seconds)
+
+    recorder.run(("teacher", 0, 0), lambda: measure(pair.teacher, 0, 0))
+    recorder.run(("student base", 0, 0), lambda: measure(pair.student, 0, 0))
     for seed in SEEDS:
-        careless = world.examples("train", PROMPTS, seed, label_noise=0.3)
-        text = teacher_rows(teacher, careless, RESULTS / f"answers_{seed}.jsonl.part")
-        for method, rows, signal in (
-            ("careless labels", [e.row() for e in careless], None),
-            ("teacher's text", text, None),
-            ("teacher's logits", text, teacher.model),
-        ):
-            recorder.run((method, seed), partial(taught, rows, seed, signal))
+        signal = pair.signal(pair.text(max(BUDGETS), seed), seed)
+        for prompts in BUDGETS:
+            text = pair.text(prompts, seed)
+            gold, careless = (
+                [e.row() for e in world.examples("train", prompts, seed, label_noise=x)]
+                for x in (0.0, 0.3)
+            )
+            for method, rows, settings in (
+                ("gold labels", gold, {}),
+                ("careless labels", careless, {}),
+                ("teacher's text", text, {}),
+                ("teacher's logits", text, {"teacher": signal}),
+                ("mix", text, {"teacher": signal, "soft_weight": 0.5}),
+            ):
+                run = partial(taught, rows, seed=seed, **settings)
+                recorder.run((method, prompts, seed), run)
+
+
+def kinds() -> None:
+    """Every divergence, and two temperatures, on the same text of the teacher."""
+    pair = Pair()
+    columns = ["kind", "temperature", "seed", "steps", "test", "forward_kl", "top1"]
+    recorder = Recorder("kinds", [*columns, "seconds"], seeds=SEEDS, prompts=PROMPTS)
+    tokenizer = pair.student.tokenizer
+    held_out = data.encode_chat([e.row() for e in pair.test[:300]], tokenizer)
+    said_by = pair.teacher.model
+
+    def taught(rows: list, **settings) -> list:
+        chat, history, _ = pair.taught(rows, **settings)
+        alike = evaluate.agreement(chat.model, said_by, held_out)
+        shares = pair.right(chat, pair.test), alike["forward_kl"], alike["top1"]
+        return [STEPS, *(round(x, 4) for x in shares), round(history.seconds)]
+
+    ways = [(kind, 1.0) for kind in losses.KINDS]
+    ways += [("forward_kl", 2.0), ("forward_kl", 4.0)]
+    for seed in SEEDS:
+        text = pair.text(PROMPTS, seed)
+        settings = {"teacher": pair.signal(text, seed), "seed": seed}
+        for kind, temperature in ways:
+            settings |= {"kind": kind, "temperature": temperature}
+            recorder.run((kind, temperature, seed), partial(taught, text, **settings))
 
 
 def lora() -> None:
     """LoRA ranks against full fine-tuning, and LoRA on a base that knows no task."""
-    track = tracks.setup()
-    teacher, student = models.load_teacher(track), models.load_student(track)
-    test = world.examples("test", 1000)
+    pair = Pair()
     columns = ["method", "rank", "targets", "seed", "steps", "trainable"]
     columns += ["accuracy", "seconds"]
     recorder = Recorder("lora", columns, seeds=SEEDS, prompts=PROMPTS)
-    plain = ChatModel(pretrain.plain_text_base(student.tokenizer), student.tokenizer)
-    methods = [("lora", student, rank) for rank in (2, 8, 32)]
-    methods += [("full", student, None), ("lora on plain-text base", plain, 32)]
+    tokenizer = pair.student.tokenizer
+    plain = ChatModel(pretrain.plain_text_base(tokenizer), tokenizer)
 
-    def taught(base: ChatModel, rank: int | None, rows: list, seed: int) -> list:
-        chat, history, trained = distil(
-            base,
-            rows,
-            track,
-            teacher=teacher.model,
-            rank=rank,
-            full=rank is None,
-            learning_rate=None if rank else FULL_LEARNING_RATE,
-            steps=STEPS,
-            seed=seed,
-            progress=False,
-        )
-        right = evaluate.compare({"model": chat}, test)["right"].mean()
-        return [STEPS, trained, round(float(right), 4), round(history.seconds)]
+    def taught(rows: list, base: ChatModel, **settings) -> list:
+        chat, history, trained = pair.taught(rows, base, **settings)
+        return [
+            STEPS,
+            trained,
+            round(pair.right(chat, pair.test), 4),
+            round(history.seconds),
+        ]
 
+    full = {"full": True, "learning_rate": FULL_LEARNING_RATE}
+    ways = [("lora", rank, pair.student, {"rank": rank}) for rank in (2, 8, 32)]
+    ways += [("full", None, pair.student, full)]
+    ways += [("lora on plain-text base", 32, plain, {"rank": 32})]
     for seed in SEEDS:
-        prompts = world.examples("train", PROMPTS, seed)
-        rows = teacher_rows(teacher, prompts, RESULTS / f"answers_{seed}.jsonl.part")
-        for method, base, rank in methods:
+        text = pair.text(PROMPTS, seed)
+        signal = pair.signal(text, seed)
+        for method, rank, base, settings in ways:
             targets = "every weight" if rank is None else "all-linear"
-            run = partial(taught, base, rank, rows, seed)
+            run = partial(taught, text, base, teacher=signal, seed=seed, **settings)
             recorder.run((method, rank, targets, seed), run)
 
 
-RECORDS = {"lap": lap, "lora": lora}
+RECORDS = {"budgets": budgets, "kinds": kinds, "lora": lora}
 
 
 def main() -> None:

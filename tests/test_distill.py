@@ -71,4 +71,5 @@ def test_a_killed_record_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert content["rows"] == [["a", 0, 0.5], ["a", 1, 0.5]]
     assert len(asked) == 2
     assert content["run_card"]["command"] == "python -m helpers.record x"
+    assert content["run_card"]["minutes"] >= 0
     assert not list(tmp_path.glob("*.part"))

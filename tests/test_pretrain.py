@@ -128,11 +128,13 @@ def test_a_killed_build_goes_on_from_the_last_finished_stage(tmp_path, monkeypat
         original(model, *args, **settings)
 
     monkeypatch.setattr(pretrain, "optimise", killed_in_the_second_stage)
+    monkeypatch.setattr(pretrain.Log, "minutes", property(lambda log: log.before + 5))
     with pytest.raises(KeyboardInterrupt):
         pretrain.build("teacher", tmp_path / "out", seed=0, threads=1)
     card = pretrain.build("teacher", tmp_path / "out", seed=0, threads=1)
     assert stages == [1, 2, 2]
     assert [line["step"] for line in card["log"]] == [2, 2]
+    assert [line["minutes"] for line in card["log"]] == [5, 10]
     assert not list((tmp_path / "partial").glob("*"))
 
 
