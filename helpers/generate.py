@@ -143,7 +143,8 @@ def generate_answers(
     A prompt is a row `{"id": ..., "messages": [..., user], ...}`; its answer is
     appended to the messages, and other keys are kept. The chat JSONL file grows a few
     batches at a time, in the order of the prompts. Killed at any moment, a second call
-    drops a torn last line and answers only what is missing.
+    drops a torn last line and answers only what is missing. Answers to prompts that are
+    not asked for stay in the file.
 
     Raises `DataError` when two prompts share an id, or when the file already answers
     another prompt under one of these ids.
@@ -153,10 +154,9 @@ def generate_answers(
     by_id = {row["id"]: row for row in prompts}
     if len(by_id) < len(prompts):
         raise DataError("two prompts share an id; give every prompt its own")
-    done = _finished(path)
+    done = [row for row in _finished(path) if row["id"] in by_id]
     for row in done:
-        known = by_id.get(row["id"])
-        if known is None or list(known["messages"]) != row["messages"][:-1]:
+        if list(by_id[row["id"]]["messages"]) != row["messages"][:-1]:
             raise DataError(
                 f"{path} already answers another prompt under id {row['id']!r}; "
                 "write to another file, or delete this one to start afresh"

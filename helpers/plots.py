@@ -529,15 +529,19 @@ def small_samples(shares: Mapping[int, Sequence[float]], truth: float) -> Figure
 
 
 def three_seeds(groups: Mapping[str, Sequence[float]], references: Mapping) -> Figure:
-    """Accuracy of each way of teaching, a point a seed; dotted lines for references."""
-    figure = Figure(figsize=(7, 2.8))
+    """Accuracy of each way of teaching, a point a seed; dotted lines for references.
+
+    Ways whose name ends in "labels" have the colour of gold, the others the student's.
+    """
+    figure = Figure(figsize=(7, 0.5 * len(groups) + 1.3))
     axes = figure.subplots()
-    seed_points(axes, groups, [COLOURS["gold"], COLOURS["student"], COLOURS["student"]])
+    roles = ["gold" if name.endswith("labels") else "student" for name in groups]
+    seed_points(axes, groups, [COLOURS[role] for role in roles])
     for name, value in references.items():
         colour = COLOURS[ROLES[name]]
         axes.axvline(value, color=colour, lw=1.5, ls=":")
         axes.annotate(f"{name} ", (value, -0.45), ha="right", va="top", color=colour)
     axes.set(xlim=(0, 1), xlabel="right answers on test",
-             title="Three ways to teach at equal budget, three seeds")  # fmt: skip
+             title="Ways to teach at equal budget, three seeds each")  # fmt: skip
     axes.grid(axis="x")
     return figure

@@ -77,8 +77,8 @@ class Recorder:
 class Pair:
     """The two models of the track, the test, and what the teacher says to prompts."""
 
-    def __init__(self):
-        self.track = tracks.setup()
+    def __init__(self, threads: int = 2):
+        self.track = tracks.setup(threads=threads)
         self.teacher = models.load_teacher(self.track)
         self.student = models.load_student(self.track)
         self.test = world.examples("test", 1000)
@@ -104,9 +104,8 @@ class Pair:
         return float(evaluate.compare({"model": chat}, examples)["right"].mean())
 
 
-def budgets() -> None:
+def budgets(pair: Pair) -> None:
     """Four ways to teach the same student, from few prompts to many."""
-    pair = Pair()
     columns = ["method", "prompts", "seed", "steps", "test", "shifted", "seconds"]
     recorder = Recorder("budgets", columns, seeds=SEEDS, lora_rank=pair.track.lora_rank)
 
@@ -139,9 +138,8 @@ def budgets() -> None:
                 recorder.run((method, prompts, seed), run)
 
 
-def kinds() -> None:
+def kinds(pair: Pair) -> None:
     """Every divergence, and two temperatures, on the same text of the teacher."""
-    pair = Pair()
     columns = ["kind", "temperature", "seed", "steps", "test", "forward_kl", "top1"]
     recorder = Recorder("kinds", [*columns, "seconds"], seeds=SEEDS, prompts=PROMPTS)
     tokenizer = pair.student.tokenizer
@@ -164,9 +162,8 @@ def kinds() -> None:
             recorder.run((kind, temperature, seed), partial(taught, text, **settings))
 
 
-def lora() -> None:
+def lora(pair: Pair) -> None:
     """LoRA ranks against full fine-tuning, and LoRA on a base that knows no task."""
-    pair = Pair()
     columns = ["method", "rank", "targets", "seed", "steps", "trainable"]
     columns += ["accuracy", "seconds"]
     recorder = Recorder("lora", columns, seeds=SEEDS, prompts=PROMPTS)
@@ -203,7 +200,9 @@ def main() -> None:
         prog="python -m helpers.record", description=__doc__
     )
     parser.add_argument("name", choices=sorted(RECORDS))
-    RECORDS[parser.parse_args().name]()
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    RECORDS[args.name](Pair(args.threads))
 
 
 if __name__ == "__main__":

@@ -143,6 +143,13 @@ def test_finished_prompts_are_not_asked_again(model, rows, tmp_path, monkeypatch
     assert asked == [row["messages"] for row in rows[10:]]
 
 
+def test_more_prompts_or_fewer_use_what_is_there(model, rows, tmp_path):
+    path = tmp_path / "a.jsonl"
+    whole = run(model, rows, path)
+    assert run(model, rows[5:8], path) == whole[5:8]
+    assert len(data.read_chat(path)) == len(rows)
+
+
 def test_answers_to_other_prompts_are_not_mixed_in(model, rows, tmp_path):
     run(model, rows[:4], tmp_path / "a.jsonl")
     changed = [{**r, "messages": [{"role": "user", "content": "Hi"}]} for r in rows[:4]]
