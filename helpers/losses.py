@@ -6,13 +6,16 @@ a log(a / b) over it.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Module
 
 KINDS = ("forward_kl", "reverse_kl", "jsd", "tvd", "skew_forward_kl", "skew_reverse_kl")
+TAILS = ("bucket", "renormalise", "truncate", "sampled")
 
 
 def shift_and_mask(labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
@@ -94,9 +97,74 @@ def token_divergence(
         p_to_m = log_p.exp() * _log_over_mixture(log_ratio, beta)
         q_to_m = log_q.exp() * _log_over_mixture(-log_ratio, 1 - beta)
         terms = beta * p_to_m + (1 - beta) * q_to_m
-    divergence = terms.sum(-1)
-    # Rounding can end a hair below zero: lift the value, leave the gradient alone.
-    return divergence - divergence.detach().clamp(max=0)
+    return _lift(terms.sum(-1))
+
+
+class SparseTargets(NamedTuple):
+    """A teacher's distribution at N positions, known for K tokens of the vocabulary.
+
+    What `sparse_divergence` asks for: token_ids (N, K), their log-probabilities (N, K),
+    softened by `temperature`, and what to make of the `tail`, all other tokens.
+    """
+
+    token_ids: Tensor
+    logprobs: Tensor
+    tail: str = "bucket"
+    temperature: float = 1.0
+
+
+def sparse_divergence(
+    student_logits: Tensor,
+    token_ids: Tensor,
+    logprobs: Tensor,
+    *,
+    tail: str = "bucket",
+    temperature: float = 1.0,
+) -> Tensor:
+    """KL(p || q) where only K of the V values of p are known, per token.
+
+    (N, V), (N, K), (N, K) -> (N,), in nats, no T² in here. `logprobs` are the teacher's
+    after softening by the same `temperature`. P and Q are the masses of p and q on the
+    K tokens, which are distinct. The tail, all other tokens:
+
+    - bucket: one token more, 1 - P against 1 - Q. Never above the full KL. The gradient
+      in the student's logits, times T, is q - p, and q (1 - (1-P) / (1-Q)) in the tail.
+    - renormalise: p / P against q / Q; what q does in the tail is free.
+    - truncate: left out. The optimum is q = p / P, over-confident, and the value may be
+      negative: here to show what goes wrong.
+    - sampled: the tokens were drawn from p, and `logprobs` are the logarithms of their
+      shares among the draws, -inf where a place is empty. The expected gradient is that
+      of the full KL (Anshumann et al. 2025); the value is the KL from those shares.
+
+    Raises `ValueError` for an unknown tail or where shapes do not fit together.
+    """
+    if tail not in TAILS:
+        raise ValueError(f"no tail {tail!r}; choose one of {', '.join(TAILS)}")
+    if token_ids.shape != logprobs.shape or len(token_ids) != len(student_logits):
+        raise ValueError(
+            f"token_ids {token_ids.shape} and logprobs {logprobs.shape} must be (N, K) "
+            f"for student_logits (N, V), here {student_logits.shape}"
+        )
+    student = _widen(student_logits) / temperature
+    highest = student.detach().amax(-1, keepdim=True)
+    student = student - highest  # changes no softmax; sums keep their digits
+    token_ids = token_ids.long()
+    log_q = student.gather(-1, token_ids)  # (N, K), not normalised yet
+    log_p = _widen(logprobs)
+    if tail == "bucket" and token_ids.shape[-1] < student.shape[-1]:
+        # The others join the K as one token more. Theirs is a sum over the others, for
+        # 1 - Q would lose its digits as Q nears 1.
+        others = student.scatter(-1, token_ids, -torch.inf)
+        log_q = torch.cat([log_q, others.logsumexp(-1, keepdim=True)], dim=-1)
+        rest = 1 - log_p.exp().sum(-1, keepdim=True)
+        log_p = torch.cat([log_p, rest.clamp(min=0).log()], dim=-1)
+    log_p = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 log 0 = 0
+    if tail in ("bucket", "renormalise"):
+        log_q, log_p = log_q.log_softmax(-1), log_p.log_softmax(-1)
+    else:
+        log_q = log_q - student.logsumexp(-1, keepdim=True)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+    return divergence if tail == "truncate" else _lift(divergence)
 
 
 class LossParts(NamedTuple):
@@ -110,7 +178,7 @@ class LossParts(NamedTuple):
 def loss_parts(
     student_logits: Tensor,
     labels: Tensor,
-    teacher_logits: Tensor | None,
+    targets: Tensor | SparseTargets | None,
     *,
     soft_weight: float = 0.5,
     temperature: float = 2.0,
@@ -118,23 +186,67 @@ def loss_parts(
     num_items: int | Tensor | None = None,
     ignore_index: int = -100,
 ) -> LossParts:
-    """`distillation_loss` with its parts; where there is no teacher, the hard one."""
+    """`distillation_loss` with its parts, for a teacher known at the kept positions.
+
+    `targets` are the teacher's logits or log-probabilities (N, V), or `SparseTargets`,
+    at the N positions that the labels (B, T) keep, row by row; None leaves the hard
+    loss alone. The student's logits are (B, T, V), or (N, V) for the same positions.
+    """
     if not 0 <= soft_weight <= 1:
         raise ValueError(f"soft_weight is {soft_weight}; it must lie between 0 and 1")
-    shapes = [z.shape for z in (student_logits, teacher_logits) if z is not None]
-    if any(shape[:-1] != labels.shape for shape in shapes):
-        raise ValueError(f"labels {labels.shape} and logits {shapes} must share (B, T)")
-    targets, mask = shift_and_mask(labels, ignore_index)
-    # Only the kept positions go through a softmax: faster, and the same numbers.
-    student = _widen(student_logits[:, :-1][mask])  # (N, V)
-    per_token = F.cross_entropy(student, targets[mask], reduction="none")  # (N,)
-    hard = reduce_tokens(per_token, mask[mask], num_items)
-    if teacher_logits is None:
+    token_ids, mask = shift_and_mask(labels, ignore_index)
+    if student_logits.dim() == 3:
+        if student_logits.shape[:2] != labels.shape:
+            raise ValueError(
+                f"labels {labels.shape} and logits {student_logits.shape} "
+                "must share (B, T)"
+            )
+        # Only the kept positions go through a softmax: faster, and the same numbers.
+        student_logits = student_logits[:, :-1][mask]
+    student = _widen(student_logits)  # (N, V)
+    token_ids, kept = token_ids[mask], mask[mask]
+    if len(student) != len(kept):
+        raise ValueError(f"{len(student)} logits for {len(kept)} kept positions")
+    per_token = F.cross_entropy(student, token_ids, reduction="none")  # (N,)
+    hard = reduce_tokens(per_token, kept, num_items)
+    if targets is None:
         return LossParts(hard, hard, torch.full_like(hard, torch.nan))
-    teacher = teacher_logits.detach()[:, :-1][mask]
-    per_token = token_divergence(student, teacher, kind, temperature=temperature)
-    soft = temperature**2 * reduce_tokens(per_token, mask[mask], num_items)
+    per_token = _soft_loss(student, targets, kind, temperature)
+    soft = temperature**2 * reduce_tokens(per_token, kept, num_items)
+    if soft_weight == 1:
+        hard = hard.detach()  # to be watched: 0 times its gradient would cost time
     return LossParts((1 - soft_weight) * hard + soft_weight * soft, hard, soft)
+
+
+def _soft_loss(student: Tensor, targets, kind: str, temperature: float) -> Tensor:
+    """Divergence from the targets, dense or sparse, at each of the N positions."""
+    if not isinstance(targets, SparseTargets):
+        if len(targets) != len(student):
+            raise ValueError(
+                f"{len(targets)} targets for {len(student)} kept positions: a "
+                "signal holds one row for each label that shift_and_mask keeps"
+            )
+        return token_divergence(
+            student, targets.detach(), kind, temperature=temperature
+        )
+    if kind != "forward_kl":
+        raise ValueError(
+            f"sparse targets serve kind='forward_kl' only, not {kind!r}: "
+            "write a cache of kind 'hidden' or 'dense', or use the live teacher"
+        )
+    if targets.temperature != temperature:
+        raise ValueError(
+            f"the targets were softened by temperature {targets.temperature}, the loss "
+            f"asks for {temperature}: train with temperature={targets.temperature}, "
+            "or write the cache anew"
+        )
+    return sparse_divergence(
+        student,
+        targets.token_ids,
+        targets.logprobs,
+        tail=targets.tail,
+        temperature=temperature,
+    )
 
 
 def distillation_loss(
@@ -157,10 +269,15 @@ def distillation_loss(
 
     Raises `ValueError` where shapes do not fit together or a setting is out of range.
     """
+    if teacher_logits.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"labels {labels.shape} and logits {teacher_logits.shape} must share (B, T)"
+        )
+    _, mask = shift_and_mask(labels, ignore_index)
     return loss_parts(
         student_logits,
         labels,
-        teacher_logits,
+        teacher_logits[:, :-1][mask],
         soft_weight=soft_weight,
         temperature=temperature,
         kind=kind,
@@ -181,8 +298,108 @@ def mix_teachers(logprobs: Tensor, weights: Tensor) -> Tensor:
     return torch.logsumexp(log_w + logprobs, dim=0)
 
 
+def hidden_state_loss(
+    student_states: Sequence[Tensor],
+    teacher_states: Sequence[Tensor],
+    pairs: Sequence[tuple[int, int]],
+    projections: Sequence[Module] | None = None,
+    mask: Tensor | None = None,
+    kind: str = "mse",
+) -> Tensor:
+    """Distance between hidden states: mean over the pairs and the kept positions.
+
+    - states: (B, T, H) each, what a model called with `output_hidden_states=True` gives
+      as `hidden_states`: number 0 are the embeddings, number i what layer i returns.
+    - pairs: (student's number, teacher's number) of states that should agree.
+    - projections: one module a pair, from the student's width to the teacher's; needed
+      where these differ, and trained with the student (FitNets, Romero et al. 2014).
+    - mask (B, T): positions that count, such as the attention mask; without it, all.
+    - kind: mse, the squared difference averaged over H (TinyBERT, Jiao et al. 2019), or
+      cosine, 1 - the cosine of the angle (DistilBERT, Sanh et al. 2019).
+
+    No gradient reaches the teacher. Raises `ValueError` where states do not fit.
+    """
+    if kind not in ("mse", "cosine"):
+        raise ValueError(f"no kind {kind!r}; choose mse or cosine")
+    if projections is not None and len(projections) != len(pairs):
+        raise ValueError(f"{len(projections)} projections for {len(pairs)} pairs")
+    losses = []
+    layers = _paired(student_states, teacher_states, pairs)
+    for number, pair in enumerate(layers):
+        student, teacher = (_keep(states, mask) for states in pair)  # (N, H)
+        if projections is not None:
+            student = projections[number](student)
+        if student.shape != teacher.shape:
+            raise ValueError(
+                f"pair {pairs[number]}: student {student.shape[-1]} wide, teacher "
+                f"{teacher.shape[-1]}: give projections, torch.nn.Linear("
+                f"{student.shape[-1]}, {teacher.shape[-1]}) for this pair"
+            )
+        if kind == "mse":
+            per_token = (student - teacher).square().mean(-1)
+        else:
+            per_token = _lift(1 - F.cosine_similarity(student, teacher, dim=-1))
+        losses.append(per_token.sum() / max(1, len(per_token)))
+    return torch.stack(losses).mean()
+
+
+def attention_loss(
+    student_attentions: Sequence[Tensor],
+    teacher_attentions: Sequence[Tensor],
+    pairs: Sequence[tuple[int, int]],
+    mask: Tensor | None = None,
+) -> Tensor:
+    """KL from the teacher's attention to the student's, in nats for each query.
+
+    Attentions (B, heads, T, T), each row a distribution over the keys, as a model gives
+    with `output_attentions=True`, loaded with `attn_implementation="eager"`; `pairs` of
+    layers, counted from 0; `mask` (B, T), the queries that count. The mean over pairs,
+    queries and heads (MiniLM, Wang et al. 2020); where the numbers of heads differ,
+    their mean attentions are compared (after Zagoruyko and Komodakis 2016).
+
+    No gradient reaches the teacher. Raises `ValueError` where layers do not fit.
+    """
+    losses = []
+    for pair in _paired(student_attentions, teacher_attentions, pairs):
+        # (N, heads, T): queries first, then chosen like positions
+        student, teacher = (_keep(layer.transpose(1, 2), mask) for layer in pair)
+        if student.shape[1] != teacher.shape[1]:
+            student, teacher = (a.mean(1, keepdim=True) for a in (student, teacher))
+        log_q = student.clamp(min=torch.finfo(student.dtype).tiny).log()
+        divergence = (torch.xlogy(teacher, teacher) - teacher * log_q).sum(-1)
+        losses.append(_lift(divergence).sum() / max(1, divergence.numel()))
+    return torch.stack(losses).mean()
+
+
+def _paired(student, teacher, pairs) -> Iterator[tuple[Tensor, Tensor]]:
+    """The two layers of each pair, in float32, the teacher's without a gradient."""
+    if not pairs or not student or not teacher or student[0] is None:
+        raise ValueError(
+            "nothing to compare: give pairs (student layer, teacher layer), and call "
+            "both models with output_hidden_states=True or, loaded with "
+            "attn_implementation='eager', with output_attentions=True"
+        )
+    for i, j in pairs:
+        if not (0 <= i < len(student) and 0 <= j < len(teacher)):
+            raise ValueError(
+                f"pair {(i, j)}: the student has layers 0 to {len(student) - 1} here, "
+                f"the teacher 0 to {len(teacher) - 1}"
+            )
+        yield _widen(student[i]), _widen(teacher[j].detach())
+
+
+def _keep(layer: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T, ...) -> (N, ...): padding must not even be computed with."""
+    return layer.flatten(0, 1) if mask is None else layer[mask.bool()]
+
+
 def _widen(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _lift(divergence: Tensor) -> Tensor:
+    """Rounding can end a hair below zero: lift the value, leave the gradient alone."""
+    return divergence - divergence.detach().clamp(max=0)
 
 
 def _log_over_mixture(log_ratio: Tensor, share: float) -> Tensor:

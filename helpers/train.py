@@ -4,16 +4,81 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
+from torch import Tensor
+from torch.nn import Module
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from .data import IGNORE_INDEX, collate
-from .losses import loss_parts, shift_and_mask
+from .losses import SparseTargets, loss_parts, mix_teachers, shift_and_mask
+
+# What a teacher says about a batch of `data.collate`: logits or log-probabilities
+# (N, V), or `SparseTargets`, for the N positions that `shift_and_mask` keeps.
+Signal = Callable[[dict[str, Tensor]], Tensor | SparseTargets]
+
+
+class LiveTeacher:
+    """The signal of a model that is run on each batch, in eval mode, gradients off.
+
+    `vocab`: logit columns shared with the student (`models.shared_vocab`). The model
+    may be on another device than the batch.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocab: int | None = None):
+        self.model, self.vocab = model, vocab
+
+    @torch.no_grad()
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        self.model.eval()
+        there = {key: value.to(self.model.device) for key, value in batch.items()}
+        logits = kept_logits(self.model, there, self.vocab)
+        return logits.to(batch["labels"].device)
+
+    def parameters(self) -> Iterator[Tensor]:
+        return self.model.parameters()
+
+
+class TeacherMixture:
+    """The mean of several teachers' distributions, by weight (`losses.mix_teachers`).
+
+    The signals are dense and as wide as each other. A weight is a teacher's share.
+    """
+
+    def __init__(self, signals: Sequence[Signal], weights: Sequence[float]):
+        if len(signals) != len(weights):
+            raise ValueError(f"{len(signals)} teachers, but {len(weights)} weights")
+        self.signals, self.weights = list(signals), torch.tensor(weights)
+
+    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
+        targets = [signal(batch) for signal in self.signals]
+        if any(isinstance(target, SparseTargets) for target in targets):
+            raise ValueError("sparse targets cannot be mixed: use 'hidden' or 'dense'")
+        logprobs = torch.stack([z.float().log_softmax(-1) for z in targets])
+        return mix_teachers(logprobs, self.weights.to(logprobs))
+
+    def parameters(self) -> Iterator[Tensor]:
+        for signal in self.signals:
+            yield from signal.parameters() if hasattr(signal, "parameters") else ()
+
+
+def kept_logits(
+    model: PreTrainedModel, batch: dict[str, Tensor], vocab: int | None = None
+) -> Tensor:
+    """The model's logits (N, V) where a label is kept; no others are computed.
+
+    Prompts are long, answers short: most of the work of the output matrix is saved.
+    """
+    _, mask = shift_and_mask(batch["labels"])
+    keep = F.pad(mask, (0, 1))  # (B, T): no label follows the last position
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits
+    return logits[..., :vocab]
 
 
 @dataclass
@@ -36,7 +101,7 @@ def fit(
     student: PreTrainedModel,
     rows: Sequence[dict] | Dataset,
     *,
-    teacher: PreTrainedModel | None = None,
+    teacher: PreTrainedModel | Signal | None = None,
     steps: int,
     batch_size: int = 32,
     learning_rate: float,
@@ -58,6 +123,8 @@ def fit(
 
     The loss is `losses.distillation_loss`; without a teacher, the cross-entropy alone.
 
+    - teacher: a model, to be run on every batch, or any signal: a cache opened by
+      `cache.open_cache`, a `TeacherMixture`, a function of yours.
     - rows: `input_ids` and unshifted `labels`, from `data.encode_chat`.
     - steps: of the optimiser, AdamW, on the parameters that require a gradient. A step
       reads `accumulation` batches of `batch_size` rows; all their answer tokens weigh
@@ -73,17 +140,16 @@ def fit(
     step and its rows, before a loss or gradient that is not finite spoils the weights.
     """
     trained = [p for p in student.parameters() if p.requires_grad]
-    _check(student, teacher, rows, trained)
-    if pad_token_id is None:  # any id would do: attention and loss mask the padding
-        pad_token_id = getattr(student.config, "pad_token_id", None) or 0
+    check(student, teacher, rows, trained)
+    if pad_token_id is None:
+        pad_token_id = padding(student)
     optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay)
     scheduler = get_scheduler(schedule, optimiser, int(warmup * steps), steps)
     lengths = [len(row["input_ids"]) for row in rows]
     stream = batches(lengths, batch_size * accumulation, seed, group_by_length)
     history, start = History(), time.perf_counter()
     torch.manual_seed(seed)  # for dropout
-    if teacher is not None:
-        teacher.eval()
+    signal = LiveTeacher(teacher, vocab) if isinstance(teacher, Module) else teacher
     student.train()
     try:
         for step in (bar := tqdm(range(1, steps + 1), "fit", disable=not progress)):
@@ -97,16 +163,11 @@ def fit(
             sums = torch.zeros(3)  # loss, hard, soft
             for batch in micro_batches:
                 batch = {key: value.to(student.device) for key, value in batch.items()}
-                labels = batch.pop("labels")
-                teacher_logits = None
-                if teacher is not None:
-                    with torch.no_grad():
-                        output = teacher(**batch, use_cache=False)
-                    teacher_logits = output.logits[..., :vocab]
+                targets = None if signal is None else signal(batch)
                 parts = loss_parts(
-                    student(**batch, use_cache=False).logits[..., :vocab],  # (B, T, V)
-                    labels,
-                    teacher_logits,
+                    kept_logits(student, batch, vocab),  # (N, V)
+                    batch["labels"],
+                    targets,
                     soft_weight=soft_weight,
                     temperature=temperature,
                     kind=kind,
@@ -146,19 +207,28 @@ def batches(
     changes no gradient. `group_by_length` cuts batches from sorted windows of 8: steps
     are cheaper, each a little less representative. An epoch's last may be smaller.
     """
-    window = size * (8 if group_by_length else 1)
     for epoch in itertools.count():
-        rng = random.Random(f"{seed} {epoch}")
-        order = rng.sample(range(len(lengths)), len(lengths))
-        groups = []
-        for start in range(0, len(order), window):
-            rows = sorted(order[start : start + window], key=lengths.__getitem__)
-            groups += [rows[i : i + size] for i in range(0, len(rows), size)]
-        rng.shuffle(groups)
-        yield from groups
+        yield from epoch_batches(lengths, size, seed, epoch, group_by_length)
 
 
-def _check(student, teacher, rows, trained) -> None:
+def epoch_batches(
+    lengths: Sequence[int], size: int, seed: int, epoch: int, group_by_length: bool
+) -> list[list[int]]:
+    """The batches of one epoch of `batches`."""
+    window = size * (8 if group_by_length else 1)
+    rng = random.Random(f"{seed} {epoch}")
+    order = rng.sample(range(len(lengths)), len(lengths))
+    groups = []
+    for start in range(0, len(order), window):
+        rows = sorted(order[start : start + window], key=lengths.__getitem__)
+        groups += [rows[i : i + size] for i in range(0, len(rows), size)]
+    rest = [groups.pop()] if len(groups[-1]) < size else []
+    rng.shuffle(groups)
+    return groups + rest
+
+
+def check(student, teacher, rows, trained) -> None:
+    """Raise `ValueError` for what cannot be trained."""
     if all(set(row["labels"][1:]) <= {IGNORE_INDEX} for row in rows):
         raise ValueError(
             "no row has a label to learn: is the answer missing, or cut off? "
@@ -169,9 +239,23 @@ def _check(student, teacher, rows, trained) -> None:
             "no parameter of the student requires a gradient: "
             "call student.requires_grad_(True), or models.add_lora"
         )
-    if teacher is not None:
+    if hasattr(teacher, "parameters"):
         if set(student.parameters()) & set(teacher.parameters()):
             raise ValueError(
                 "teacher and student share parameters, so the teacher would train with "
                 "the student: give one of them as copy.deepcopy(model)"
             )
+
+
+def padding(student: PreTrainedModel) -> int:
+    """The id to pad with; any would do, for attention and loss mask the padding."""
+    return getattr(student.config, "pad_token_id", None) or 0
+
+
+def __getattr__(name: str):
+    # transformers.Trainer takes long to import: only who asks for it shall wait.
+    if name == "DistillationTrainer":
+        from .trainer import DistillationTrainer
+
+        return DistillationTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

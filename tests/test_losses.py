@@ -122,6 +122,30 @@ def test_an_all_masked_batch_gives_zero_and_zero_gradient(losses):
             assert (gradient(loss, student) == 0).all()
 
 
+def test_targets_are_wanted_at_kept_positions_only(losses):
+    """loss_parts is distillation_loss for a teacher known where labels are kept."""
+    student, labels, teacher = batch()
+    mask = labels[:, 1:] != -100
+    targets = teacher[:, :-1][mask]
+    whole = losses.distillation_loss(student, labels, teacher)
+    for logits in (student, student[:, :-1][mask]):
+        for same in (targets, targets.log_softmax(-1)):
+            parts = losses.loss_parts(logits, labels, same)
+            torch.testing.assert_close(parts.loss, whole)
+    for wrong in (targets[1:], teacher.flatten(0, 1)):
+        with pytest.raises(ValueError, match="kept positions"):
+            losses.loss_parts(student, labels, wrong)
+    with pytest.raises(ValueError, match="kept positions"):
+        losses.loss_parts(student[:, :-1][mask][1:], labels, targets)
+
+
+def test_a_loss_that_weighs_nothing_costs_no_gradient(losses):
+    student, labels, teacher = batch()
+    targets = teacher[:, :-1][labels[:, 1:] != -100]
+    parts = losses.loss_parts(student.requires_grad_(), labels, targets, soft_weight=1)
+    assert parts.loss == parts.soft and not parts.hard.requires_grad
+
+
 def test_every_divergence_is_what_its_paper_says(losses):
     student, teacher = draw(5, V, seed=5), draw(5, V, seed=6)
     for kind in losses.KINDS:
@@ -238,9 +262,12 @@ def test_what_cannot_be_computed_is_refused(losses):
 
 
 def test_signatures_are_those_agreed(losses):
-    for function in (losses.distillation_loss, losses.loss_parts):
+    for function, third in (
+        (losses.distillation_loss, "teacher_logits"),
+        (losses.loss_parts, "targets"),
+    ):
         parameters = inspect.signature(function).parameters
-        assert [*parameters][:3] == ["student_logits", "labels", "teacher_logits"]
+        assert [*parameters][:3] == ["student_logits", "labels", third]
         assert {n: p.default for n, p in [*parameters.items()][3:]} == {
             "soft_weight": 0.5,
             "temperature": 2.0,
@@ -468,6 +495,340 @@ def test_bug_24_a_kl_reaches_zero_and_is_no_cross_entropy(losses):
     assert losses.distillation_loss(teacher, labels, teacher, soft_weight=1.0) == 0
 
 
+# ---------------------------------------------------------------- sparse targets
+
+
+def top(teacher: torch.Tensor, k: int, temperature: float = 1.0):
+    """Ids and log-probabilities of the k likeliest tokens."""
+    logprobs, ids = (teacher / temperature).log_softmax(-1).topk(k)
+    return ids, logprobs
+
+
+def test_sparse_equals_full_where_all_tokens_are_known(losses):
+    student, teacher = draw(6, V, seed=0), draw(6, V, seed=1)
+    for temperature in (0.5, 1.0, 3.0):
+        known = top(teacher, V, temperature)
+        full = losses.token_divergence(student, teacher, temperature=temperature)
+        for tail in losses.TAILS:
+
+            def sparse(z, tail=tail, known=known, temperature=temperature):
+                return losses.sparse_divergence(
+                    z, *known, tail=tail, temperature=temperature
+                )
+
+            torch.testing.assert_close(sparse(student), full)
+            torch.testing.assert_close(
+                gradient(sparse, student),
+                gradient(
+                    lambda z, t=temperature: losses.token_divergence(
+                        z, teacher, temperature=t
+                    ),
+                    student,
+                ),
+            )
+
+
+def test_each_tail_is_what_it_says(losses):
+    """Values and closed-form gradients, on the known tokens and in the tail."""
+    student, teacher = draw(6, V, seed=2).double(), draw(6, V, seed=3).double()
+    for temperature in (0.7, 1.0, 2.0):
+        ids, logprobs = top(teacher, 4, temperature)
+        q, p = ((z / temperature).softmax(-1) for z in (student, teacher))
+        known = torch.zeros(6, V, dtype=torch.bool).scatter(1, ids, True)
+        p_known, q_known = (x * known for x in (p, q))
+        mass_p, mass_q = (x.sum(-1, keepdim=True) for x in (p_known, q_known))
+
+        def kl(a, b):
+            return torch.where(a > 0, a * (a / b).log(), 0).sum(-1)
+
+        rest = kl(1 - mass_p, 1 - mass_q)
+        values = {
+            "bucket": kl(p_known, q) + rest,
+            "renormalise": kl(p_known / mass_p, q / mass_q),
+            "truncate": kl(p_known, q),
+            "sampled": kl(p_known, q),
+        }
+        tail = q * (1 - (1 - mass_p) / (1 - mass_q))
+        gradients = {
+            "bucket": torch.where(known, q - p, tail),
+            "renormalise": q_known / mass_q - p_known / mass_p,
+            "truncate": mass_p * q - p_known,
+            "sampled": mass_p * q - p_known,
+        }
+        for tail in losses.TAILS:
+
+            def sparse(z, tail=tail, known=(ids, logprobs), temperature=temperature):
+                return losses.sparse_divergence(
+                    z, *known, tail=tail, temperature=temperature
+                )
+
+            lowest = -torch.inf if tail == "truncate" else 0
+            expected = values[tail].clamp(min=lowest)
+            torch.testing.assert_close(sparse(student), expected)
+            torch.testing.assert_close(
+                gradient(sparse, student), gradients[tail] / temperature
+            )
+
+
+def test_sparse_divergence_is_finite_for_extreme_logits(losses):
+    for scale in (1e-3, 1.0, 1e4):
+        student = draw(6, V, seed=3, scale=scale).clamp(-1e4, 1e4)
+        for teacher in (student, -student, student.roll(1, 0)):
+            for temperature in TEMPERATURES:
+                for k in (1, 5, V - 1, V):
+                    known = top(teacher, k, temperature)
+                    for tail in losses.TAILS:
+
+                        def sparse(z, known=known, tail=tail, temperature=temperature):
+                            return losses.sparse_divergence(
+                                z, *known, tail=tail, temperature=temperature
+                            )
+
+                        value, grad = sparse(student), gradient(sparse, student)
+                        where = tail, k, temperature, scale
+                        assert value.isfinite().all() and grad.isfinite().all(), where
+                        assert tail == "truncate" or (value >= 0).all(), where
+                        if teacher is student:
+                            # P is rounded by 1e-7, and log Q may reach 4e5.
+                            limit = 0.04 if scale == 1e4 and tail == "bucket" else 1e-5
+                            assert value.abs().max() < limit, where
+
+
+def test_a_bucket_keeps_its_digits_where_the_student_leaves_little_to_the_tail(losses):
+    """1 - Q would be 0 in float32 here, its logarithm minus infinity."""
+    student = torch.tensor([[40.0, 0.0, 0.0]])
+    known = torch.tensor([[0]]), torch.tensor([[0.5]]).log()
+    value = losses.sparse_divergence(student, *known)
+    expected = 0.5 * log(0.5 / 1) + 0.5 * (log(0.5 / 2) + 40)
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    assert losses.sparse_divergence(student, *known).item() < losses.token_divergence(
+        student, torch.tensor([[0.5, 0.5 - 1e-9, 1e-9]]).log()
+    )
+
+
+def test_places_without_a_token_count_for_nothing(losses):
+    student = draw(1, V)
+    ids = torch.tensor([[3, 7, 7, 0]])
+    logprobs = torch.tensor([[0.75, 0.25, 0.0, 0.0]]).log()
+    for ending in (2, 3, 4):
+        value = losses.sparse_divergence(
+            student, ids[:, :ending], logprobs[:, :ending], tail="sampled"
+        )
+        q = student.log_softmax(-1)[0]
+        expected = 0.75 * (log(0.75) - q[3]) + 0.25 * (log(0.25) - q[7])
+        torch.testing.assert_close(value[0], expected)
+
+
+def test_sparse_targets_in_the_loss(losses):
+    """In place of dense ones, at the temperature they were softened with."""
+    student, labels, teacher = batch()
+    kept = teacher[:, :-1][labels[:, 1:] != -100]
+    settings = {"temperature": 3.0, "soft_weight": 0.4}
+    sparse = losses.SparseTargets(*top(kept, V, 3.0), "bucket", 3.0)
+    loss = losses.loss_parts(student, labels, sparse, **settings).loss
+    whole = losses.distillation_loss(student, labels, teacher, **settings)
+    torch.testing.assert_close(loss, whole)
+    few = losses.SparseTargets(*top(kept, 2, 3.0), "renormalise", 3.0)
+    soft = losses.loss_parts(student, labels, few, **settings).soft
+    per_token = losses.sparse_divergence(
+        student[:, :-1][labels[:, 1:] != -100],
+        *few[:2],
+        tail="renormalise",
+        temperature=3.0,
+    )
+    torch.testing.assert_close(soft, 9 * per_token.mean())
+
+
+def test_sparse_targets_that_do_not_fit_are_refused(losses):
+    student, labels, teacher = batch()
+    kept = teacher[:, :-1][labels[:, 1:] != -100]
+    sparse = losses.SparseTargets(*top(kept, 3))
+    with pytest.raises(ValueError, match="softened by temperature 1.0"):
+        losses.loss_parts(student, labels, sparse, temperature=2.0)
+    with pytest.raises(ValueError, match="forward_kl"):
+        losses.loss_parts(student, labels, sparse, temperature=1.0, kind="jsd")
+    with pytest.raises(ValueError, match="choose one of bucket"):
+        losses.sparse_divergence(kept, *top(kept, 3), tail="none")
+    ids, logprobs = top(kept, 3)
+    for wrong in ((ids[1:], logprobs[1:]), (ids[:, 1:], logprobs)):
+        with pytest.raises(ValueError, match="token_ids"):
+            losses.sparse_divergence(kept, *wrong)
+    few = losses.SparseTargets(ids[1:], logprobs[1:])
+    with pytest.raises(ValueError, match="student_logits"):
+        losses.loss_parts(student, labels, few, temperature=1.0)
+
+
+def trained(losses, teacher: torch.Tensor, targets, **settings) -> torch.Tensor:
+    """Student probabilities after gradient descent from uniform; `targets()` a step."""
+    logits = torch.zeros_like(teacher)
+    for _ in range(400):
+        ids, logprobs = targets()
+        logits -= 5 * gradient(
+            lambda z, known=(ids, logprobs): losses.sparse_divergence(
+                z, *known, **settings
+            ),
+            logits,
+        )
+    return logits.softmax(-1)
+
+
+def test_bug_16_top_k_bias(losses):
+    """verl#7856: what a student becomes that sees 4 of 40 tokens."""
+    teacher = draw(1, 40, seed=5, scale=1.0)
+    ids, logprobs = top(teacher, 4)
+    mass = logprobs.exp().sum().item()
+    assert 0.3 < mass < 0.7
+    learnt = {
+        tail: trained(losses, teacher, lambda: (ids, logprobs), tail=tail)
+        for tail in ("bucket", "renormalise", "truncate")
+    }
+    held = {tail: q.gather(1, ids).sum().item() for tail, q in learnt.items()}
+    assert held["bucket"] == pytest.approx(mass, abs=1e-3)  # as much as the teacher
+    assert held["truncate"] > 0.98  # over-confident
+    assert abs(held["renormalise"] - mass) > 0.1  # whatever it began with
+    torch.testing.assert_close(
+        learnt["bucket"].gather(1, ids), logprobs.exp(), atol=1e-3, rtol=1e-2
+    )
+
+
+def test_bug_16_samples_are_not_biased(losses):
+    """The mean gradient over many draws is q - p (Anshumann et al. 2025)."""
+    student, teacher = draw(1, V, seed=0, scale=1.0), draw(1, V, seed=1, scale=1.0)
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.multinomial(
+        p.expand(20_000, V), 6, replacement=True, generator=generator
+    )
+    counts = torch.zeros(20_000, V).scatter_add(
+        1, draws, torch.ones_like(draws).float()
+    )
+    shares, ids = (counts / 6).topk(6)
+
+    def mean(z):
+        return losses.sparse_divergence(
+            z.expand(20_000, V), ids, shares.log(), tail="sampled"
+        ).mean()
+
+    torch.testing.assert_close(gradient(mean, student), q - p, atol=5e-3, rtol=0)
+
+
+# ---------------------------------------------------------------- layers
+
+
+def layers(count: int, *shape: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    return tuple(draw(*shape, seed=seed + i) for i in range(count))
+
+
+def test_hidden_states_are_compared_pair_by_pair(losses):
+    student, teacher = layers(3, B, T, 4), layers(5, B, T, 4, seed=10)
+    mask = torch.ones(B, T, dtype=torch.long)
+    mask[0, 5:] = mask[2, 1:] = 0
+    keep = mask.bool()
+    for kind, distance in (
+        ("mse", lambda a, b: (a - b).square().mean()),
+        (
+            "cosine",
+            lambda a, b: 1 - ((a * b).sum(-1) / a.norm(dim=-1) / b.norm(dim=-1)).mean(),
+        ),
+    ):
+        loss = losses.hidden_state_loss(
+            student, teacher, [(1, 2), (2, 4)], mask=mask, kind=kind
+        )
+        expected = [
+            distance(student[i][keep], teacher[j][keep]) for i, j in ((1, 2), (2, 4))
+        ]
+        torch.testing.assert_close(loss, torch.stack(expected).mean())
+        same = losses.hidden_state_loss(student, student, [(0, 0), (2, 2)], kind=kind)
+        assert 0 <= same < 1e-6
+    whole = losses.hidden_state_loss(student, teacher, [(0, 0)])
+    torch.testing.assert_close(whole, (student[0] - teacher[0]).square().mean())
+
+
+def test_projections_bridge_widths_and_learn(losses):
+    student, teacher = layers(2, B, T, 3), layers(2, B, T, 5, seed=10)
+    torch.manual_seed(0)
+    projections = torch.nn.ModuleList(torch.nn.Linear(3, 5) for _ in range(2))
+    pairs = [(0, 0), (1, 1)]
+    with pytest.raises(ValueError, match=r"torch.nn.Linear\(3, 5\)"):
+        losses.hidden_state_loss(student, teacher, pairs)
+    with pytest.raises(ValueError, match="2 projections for 1 pairs"):
+        losses.hidden_state_loss(student, teacher, pairs[:1], projections)
+    loss = losses.hidden_state_loss(student, teacher, pairs, projections)
+    expected = [
+        (projections[i](student[i]) - teacher[i]).square().mean() for i in range(2)
+    ]
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in projections.parameters())
+
+
+def attention(seed: int, heads: int = 2) -> torch.Tensor:
+    """Causal attention (B, heads, T, T): each row sums to 1, later keys are 0."""
+    scores = draw(B, heads, T, T, seed=seed)
+    later = torch.ones(T, T).triu(1).bool()
+    return scores.masked_fill(later, -torch.inf).softmax(-1)
+
+
+def test_attention_is_compared_as_distributions(losses):
+    student, teacher = (attention(0),), (attention(1), attention(2))
+    mask = torch.ones(B, T)
+    mask[1, 2:] = 0
+    a, b = teacher[1], student[0]
+    kl = torch.where(a > 0, a * (a / b).log(), 0).sum(-1)  # (B, heads, T)
+    loss = losses.attention_loss(student, teacher, [(0, 1)], mask=mask)
+    torch.testing.assert_close(loss, kl.transpose(1, 2)[mask.bool()].mean())
+    whole = losses.attention_loss(student, teacher, [(0, 1)])
+    torch.testing.assert_close(whole, kl.mean())
+    assert losses.attention_loss(teacher, teacher, [(0, 0), (1, 1)]) < 1e-6
+    four = attention(3, heads=4)
+    fewer = losses.attention_loss(student, (four,), [(0, 0)])
+    means = [x.mean(1, keepdim=True) for x in (student[0], four)]
+    torch.testing.assert_close(
+        fewer, losses.attention_loss(means[:1], means[1:], [(0, 0)])
+    )
+
+
+@pytest.mark.parametrize("name", ["hidden_state_loss", "attention_loss"])
+def test_layers_keep_padding_out_and_the_teacher_still(losses, name):
+    """Junk where the mask is 0 reaches neither the value nor the gradient."""
+    function = getattr(losses, name)
+    if name == "attention_loss":
+        student, teacher = attention(0), attention(1)
+        junk = torch.zeros(B, 1, T, 1, dtype=torch.bool)
+        junk[:, :, 4:] = True
+    else:
+        student, teacher = layers(1, B, T, 4)[0], layers(1, B, T, 4, seed=5)[0]
+        junk = torch.zeros(B, T, 1, dtype=torch.bool)
+        junk[:, 4:] = True
+    mask = torch.ones(B, T, dtype=torch.long)
+    mask[:, 4:] = 0
+    clean = function([student], [teacher], [(0, 0)], mask=mask)
+    student = student.masked_fill(junk, torch.nan).requires_grad_()
+    teacher = teacher.masked_fill(junk, 7.0).requires_grad_()
+    loss = function([student], [teacher], [(0, 0)], mask=mask)
+    loss.backward()
+    assert loss == clean and teacher.grad is None
+    assert student.grad.isfinite().all() and student.grad.abs().sum() > 0
+    nothing = function([student], [teacher], [(0, 0)], mask=torch.zeros(B, T))
+    assert nothing == 0
+    half = function([student.bfloat16()], [teacher.bfloat16()], [(0, 0)], mask=mask)
+    assert half.dtype == torch.float32
+
+
+def test_layers_that_are_not_there_are_refused(losses):
+    states = layers(2, B, T, 4)
+    with pytest.raises(ValueError, match="choose mse or cosine"):
+        losses.hidden_state_loss(states, states, [(0, 0)], kind="kl")
+    for function in (losses.hidden_state_loss, losses.attention_loss):
+        with pytest.raises(ValueError, match="layers 0 to 1"):
+            function(states, states, [(0, 2)])
+        for nothing in (([], states, [(0, 0)]), (states, states, [])):
+            with pytest.raises(ValueError, match="nothing to compare"):
+                function(*nothing)
+    with pytest.raises(ValueError, match="eager"):
+        losses.attention_loss((None, None), (None, None), [(0, 0)])
+
+
 # ---------------------------------------------------------------- second routes
 
 
@@ -610,6 +971,59 @@ def test_any_padding_gives_the_loss_of_the_rows(lengths, extra):
 
 # What is damaged: how the text changes: the test that must notice.
 PLANTED = {
+    "bucket renormalised": (
+        'if tail == "bucket" and',
+        "if False and",
+        test_bug_16_top_k_bias,
+    ),
+    "truncated in silence": (
+        'if tail in ("bucket", "renormalise"):',
+        "if False:",
+        test_each_tail_is_what_it_says,
+    ),
+    "samples renormalised on the student's side": (
+        'if tail in ("bucket", "renormalise"):',
+        "if True:",
+        test_bug_16_samples_are_not_biased,
+    ),
+    "tail as 1 - Q": (
+        "others.logsumexp(-1, keepdim=True)",
+        "(student.logsumexp(-1, keepdim=True) + torch.log1p(-student.softmax(-1)"
+        ".gather(-1, token_ids).sum(-1, keepdim=True)))",
+        test_a_bucket_keeps_its_digits_where_the_student_leaves_little_to_the_tail,
+    ),
+    "sums of large logits": (
+        "student - highest",
+        "student",
+        test_sparse_divergence_is_finite_for_extreme_logits,
+    ),
+    "empty places not cleared": (
+        "log_p.clamp(min=torch.finfo(log_p.dtype).min)",
+        "log_p",
+        test_places_without_a_token_count_for_nothing,
+    ),
+    "temperature of sparse targets not compared": (
+        "targets.temperature != temperature",
+        "False",
+        test_sparse_targets_that_do_not_fit_are_refused,
+    ),
+    "teacher read one position late": (
+        "teacher_logits[:, :-1]",
+        "teacher_logits[:, 1:]",
+        test_bug_06_logits_predict_the_next_token,
+    ),
+    "padding computed with": (
+        "layer[mask.bool()]",
+        "(layer * mask.view(*mask.shape, *[1] * (layer.dim() - 2))).flatten(0, 1)",
+        lambda losses: test_layers_keep_padding_out_and_the_teacher_still(
+            losses, "hidden_state_loss"
+        ),
+    ),
+    "attention the other way round": (
+        "(torch.xlogy(teacher, teacher) - teacher * log_q)",
+        "(student * (log_q - teacher.clamp(min=1e-30).log()))",
+        test_attention_is_compared_as_distributions,
+    ),
     "forward KL turned round": (
         "terms = log_p.exp() * log_ratio",
         "terms = -log_q.exp() * log_ratio",
@@ -681,7 +1095,7 @@ PLANTED = {
         test_bug_04_padding_and_prompt_stay_out_of_the_loss,
     ),
     "mean over padding": (
-        "reduce_tokens(per_token, mask[mask], num_items)",
+        "reduce_tokens(per_token, kept, num_items)",
         "per_token.sum() / mask.numel()",
         test_bug_07_loss_of_a_batch_is_the_token_weighted_loss_of_its_rows,
     ),
@@ -736,8 +1150,8 @@ PLANTED = {
         test_rounding_below_zero_is_lifted_without_losing_the_gradient,
     ),
     "teacher trained": (
-        "teacher_logits.detach()",
-        "teacher_logits",
+        "targets.detach()",
+        "targets",
         test_no_gradient_reaches_the_teacher,
     ),
 }

@@ -8,11 +8,22 @@ import pytest
 import torch
 from datasets import Dataset
 from test_losses import damage, notices
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 import helpers.train
 from helpers.data import collate
-from helpers.losses import distillation_loss
+from helpers.losses import SparseTargets, distillation_loss, sparse_divergence
 from helpers.models import add_lora
 
 V = 20
@@ -54,6 +65,32 @@ def gpt2(seed: int = 0, dropout: float = 0.0) -> GPT2LMHeadModel:
         eos_token_id=1,
     )
     return GPT2LMHeadModel(config)
+
+
+SMALL = {
+    "vocab_size": V,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+
+
+def qwen3() -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM(Qwen3Config(**SMALL, head_dim=8))
+
+
+def phi3() -> Phi3ForCausalLM:
+    return Phi3ForCausalLM(Phi3Config(**SMALL))
+
+
+def gemma3() -> Gemma3ForCausalLM:
+    config = Gemma3TextConfig(**SMALL, head_dim=8, final_logit_softcapping=5.0)
+    return Gemma3ForCausalLM(config)
 
 
 def make_rows(n: int = 24, seed: int = 0) -> list[dict]:
@@ -327,6 +364,113 @@ def test_progress_can_be_silenced(train, capfd):
     assert "fit" in capfd.readouterr().err
 
 
+# ---------------------------------------------------------------- teachers' signals
+
+
+def test_a_model_a_live_teacher_and_a_function_teach_the_same(train):
+    runs = []
+    for wrap in (
+        lambda model: model,
+        train.LiveTeacher,
+        lambda model: train.LiveTeacher(model, V),
+        lambda model: lambda batch: train.LiveTeacher(model)(batch).log_softmax(-1),
+    ):
+        student = llama(0)
+        train.fit(student, ROWS, teacher=wrap(llama(1)), **QUICK)
+        runs.append(weights(student))
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+    for name, value in runs[0].items():
+        torch.testing.assert_close(runs[3][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_signal_gets_the_batches_of_collate_and_answers_for_kept_positions(train):
+    teacher, seen = llama(1), []
+
+    def signal(batch):
+        seen.append(batch)
+        logits = teacher(batch["input_ids"], batch["attention_mask"]).logits.detach()
+        return logits[:, :-1][batch["labels"][:, 1:] != -100]
+
+    students = llama(0), llama(0)
+    history = train.fit(students[0], ROWS, teacher=signal, **QUICK)
+    live = train.fit(students[1], ROWS, teacher=teacher, **QUICK)
+    assert history.loss == pytest.approx(live.loss, rel=1e-5)
+    lengths = [len(row["input_ids"]) for row in ROWS]
+    chosen = itertools.islice(train.batches(lengths, 8), 3)
+    for batch, numbers in zip(seen, chosen, strict=True):
+        expected = collate([ROWS[i] for i in numbers], 0)
+        assert same(expected, batch) and set(batch) == set(expected)
+
+
+def test_sparse_targets_teach(train):
+    """A signal of token ids and log-probabilities, at its own temperature."""
+    live = train.LiveTeacher(llama(1))
+
+    def signal(batch):
+        logprobs, ids = (live(batch) / 3).log_softmax(-1).topk(4)
+        return SparseTargets(ids, logprobs, "bucket", 3.0)
+
+    settings = QUICK | {"soft_weight": 1.0, "temperature": 3.0}
+    settings |= {"batch_size": len(ROWS)}
+    student = llama(0)
+    batch = collate(ROWS, 0)
+    before = sparse_divergence(
+        train.kept_logits(student, batch).detach(), *signal(batch)[:2], temperature=3.0
+    )
+    history = train.fit(student, ROWS, teacher=signal, **settings)
+    assert history.loss[0] == pytest.approx(9 * before.mean().item(), rel=1e-5)
+    with pytest.raises(ValueError, match="softened by temperature 3"):
+        train.fit(llama(), ROWS, teacher=signal, **settings | {"temperature": 1.0})
+
+
+def test_a_mixture_teaches_the_mean_of_its_teachers(train):
+    batch = collate(ROWS, 0)
+    teachers = [train.LiveTeacher(llama(seed)) for seed in (1, 2)]
+    p, q = (teacher(batch).softmax(-1) for teacher in teachers)
+    mixture = train.TeacherMixture(teachers, [3, 1])
+    torch.testing.assert_close(mixture(batch).exp(), 0.75 * p + 0.25 * q)
+    train.fit(llama(0), ROWS, teacher=mixture, **QUICK)
+    alone = train.TeacherMixture(teachers, [1.0, 0.0])
+    runs = [
+        train.fit(llama(0), ROWS, teacher=teacher, **QUICK).loss
+        for teacher in (alone, teachers[0])
+    ]
+    assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+    with pytest.raises(ValueError, match="2 teachers, but 1 weights"):
+        train.TeacherMixture(teachers, [1.0])
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    sparse = train.TeacherMixture([lambda _: SparseTargets(ids, ids.float())], [1.0])
+    with pytest.raises(ValueError, match="'hidden' or 'dense'"):
+        sparse(batch)
+
+
+def test_a_teacher_inside_a_signal_is_not_trained_either(train):
+    student = llama()
+    live = train.LiveTeacher(student)
+    for teacher in (live, train.TeacherMixture([lambda batch: None, live], [1, 1])):
+        with pytest.raises(ValueError, match="copy.deepcopy"):
+            train.fit(student, ROWS, teacher=teacher, **QUICK)
+    teacher = llama(1).requires_grad_(True)
+    assert not train.LiveTeacher(teacher)(collate(ROWS, 0)).requires_grad
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("make", [llama, gpt2, qwen3, phi3, gemma3])
+def test_logits_are_computed_where_a_label_is_kept_and_nowhere_else(make, lora):
+    torch.manual_seed(0)
+    model = (add_lora(make(), rank=2) if lora else make()).eval()
+    batch = collate(ROWS, 0)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    whole = model(**inputs).logits[:, :-1][batch["labels"][:, 1:] != -100]
+    rows = []  # that went through the output matrix
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, output: rows.append(output.shape)
+    )
+    logits = helpers.train.kept_logits(model, batch)
+    torch.testing.assert_close(logits, whole)
+    assert rows == [whole.shape]
+
+
 # ---------------------------------------------------------------- the order of rows
 
 
@@ -361,7 +505,7 @@ def test_grouping_by_length_pads_less(train):
 
 PLANTED = {
     "teacher left in train mode": (
-        "        teacher.eval()\n",
+        "        self.model.eval()\n",
         "        pass\n",
         test_bug_11_teacher_is_in_eval_and_student_in_train_mode,
     ),
@@ -396,9 +540,29 @@ PLANTED = {
         test_same_seed_same_weights,
     ),
     "columns not sliced": (
-        "output.logits[..., :vocab]",
-        "output.logits",
+        "logits[..., :vocab]",
+        "logits",
         test_bug_12_columns_that_only_one_model_has,
+    ),
+    "gradient kept for the teacher": (
+        "    @torch.no_grad()\n",
+        "",
+        test_a_teacher_inside_a_signal_is_not_trained_either,
+    ),
+    "shared parameters of a signal not seen": (
+        'hasattr(teacher, "parameters")',
+        "isinstance(teacher, Module)",
+        test_a_teacher_inside_a_signal_is_not_trained_either,
+    ),
+    "teacher run twice": (
+        "else signal(batch)",
+        "else signal(batch) + 0 * signal(batch)",
+        test_bug_19_each_model_reads_each_batch_once,
+    ),
+    "mean of logits in place of a mixture": (
+        "mix_teachers(logprobs, self.weights.to(logprobs))",
+        "logprobs.mean(0)",
+        test_a_mixture_teaches_the_mean_of_its_teachers,
     ),
     "temperature not passed on": (
         "temperature=temperature,",
