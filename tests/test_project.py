@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md"))
-LINE = re.compile(r"(?P<name>[\w-]+)==(?P<version>[\w.]+) +# (?P<reason>\w.+)")
+LINE = re.compile(
+    r"(?P<name>[\w-]+)==(?P<version>[\w.]+)( ; [^#]+?)? +# (?P<reason>\w.+)"
+)
 
 
 def requirements() -> dict[str, str]:
