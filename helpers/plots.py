@@ -15,6 +15,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from pandas import DataFrame
 
 # After Okabe and Ito (2008), their green darkened: beside grey it looks grey to readers
 # who see no red or no green. All four stand out on white.
@@ -544,4 +545,400 @@ def three_seeds(groups: Mapping[str, Sequence[float]], references: Mapping) -> F
     axes.set(xlim=(0, 1), xlabel="right answers on test",
              title="Ways to teach at equal budget, three seeds each")  # fmt: skip
     axes.grid(axis="x")
+    return figure
+
+
+# ---------------------------------------------------------------- 05, training
+
+# Green learns from people, orange from the teacher; shape and dash say from what.
+SOURCES = {
+    "gold labels": ("gold", "o-"),
+    "careless labels": ("gold", "v:"),
+    "teacher's text": ("student", "s--"),
+    "teacher's logits": ("student", "o-"),
+    "mix": ("student", "^:"),
+}
+PARTS = {
+    "prompt": ("#333333", "white"),
+    "answer": (COLOURS["student"], "#FBE9DE"),
+    "end": (COLOURS["gold"], "#DDEEE8"),
+    "padding": (COLOURS["baseline"], "#EEEEEE"),
+}
+
+
+def token_labels(
+    inputs: Sequence[str], labels: Sequence[str], parts: Sequence[str], first: int = 0
+) -> Figure:
+    """One row of a batch from top to bottom: what goes in at each position, its label
+    ("" where it is -100), and what the logits there are asked for: the label below.
+
+    parts: a key of `PARTS` for each position; `first`: the number of the first one.
+    """
+    figure = Figure(figsize=(7, 0.8 + 0.27 * len(inputs)))
+    axes = figure.subplots()
+    columns = {"position": -0.25, "input_ids": 0.1, "labels": 1.1,
+               "target of the logits": 2.1}  # fmt: skip
+    for name, x in columns.items():
+        axes.text(x, -1, name, weight="bold", va="center", fontsize=9)
+
+    def box(x: float, row: int, text: str, part: str) -> None:
+        colour, filling = PARTS[part] if text else (COLOURS["baseline"], "white")
+        patch = FancyBboxPatch((x, row - 0.34), 0.68, 0.68, ec="none", fc=filling,
+                               boxstyle="round,pad=0.02")  # fmt: skip
+        axes.add_patch(patch)
+        axes.text(x + 0.03, row, text or "-100", color=colour, va="center",
+                  fontsize=8, family="monospace")  # fmt: skip
+
+    for row, (token, label, part) in enumerate(zip(inputs, labels, parts, strict=True)):
+        axes.text(-0.15, row, first + row, va="center", fontsize=8)
+        box(0.1, row, token, part)
+        box(1.1, row, label, part)
+        if row:  # the shift: this label belongs to the logits one position earlier
+            box(2.1, row - 1, label, part)
+            if label:
+                axes.annotate("", (2.08, row - 1), (1.8, row), arrowprops={
+                    "arrowstyle": "->", "color": PARTS[part][0]})  # fmt: skip
+    axes.set(xlim=(-0.3, 2.9), ylim=(len(inputs) - 0.4, -1.5))
+    axes.set_axis_off()
+    _title(figure, "The label of the next position is the target of this one")
+    return figure
+
+
+def loss_curves(
+    curves: Mapping[str, tuple[Sequence[float], str]], title: str
+) -> Figure:
+    """Loss against the step: name -> (values, role), the scale logarithmic."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    for name, (values, role) in curves.items():
+        axes.semilogy(range(1, len(values) + 1), values, color=COLOURS[role])
+        axes.annotate(name, (len(values), values[-1]), (5, 0), va="center",
+                      textcoords="offset points", color=COLOURS[role])  # fmt: skip
+    steps = max(len(values) for values, _ in curves.values())
+    axes.set(xlabel="step", ylabel="loss, nats per token", xlim=(0, 1.4 * steps),
+             title=title)  # fmt: skip
+    axes.set_xticks(range(0, steps + 1, 20))
+    return figure
+
+
+def hesitation(
+    tokens: Sequence[str], entropy: Sequence[float], others: Sequence[str]
+) -> Figure:
+    """Entropy of the teacher's next token at each place of an answer, with the words
+    that it weighs (`others`, "" where it is sure)."""
+    figure = Figure(figsize=(7, 0.9 + 0.22 * len(tokens)))
+    axes = figure.subplots()
+    rows = range(len(tokens))
+    axes.barh(rows, entropy, 0.7, color=COLOURS["teacher"])
+    for row, (value, words) in enumerate(zip(entropy, others, strict=True)):
+        axes.annotate(words, (value, row), (5, 0), textcoords="offset points",
+                      va="center", fontsize=8, color=COLOURS["teacher"])  # fmt: skip
+    axes.set_yticks(rows, [repr(token) for token in tokens], family="monospace",
+                    fontsize=8)  # fmt: skip
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="entropy of the teacher's next token, nats",
+             xlim=(0, max(1.0, 2 * max(entropy))), ylim=(len(tokens) - 0.5, -0.5),
+             title="The teacher hesitates at few tokens")  # fmt: skip
+    return figure
+
+
+def draws_needed(
+    draws: Sequence[int], errors: Sequence[float], greedy: float
+) -> Figure:
+    """How far the mean gradient of n drawn labels is from that of the logits; `greedy`
+    is that of the likeliest label, however often it is seen."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    rule = errors[0] * (np.array(draws) / draws[0]) ** -0.5
+    axes.loglog(draws, rule, color=COLOURS["baseline"], ls=":")
+    axes.loglog(draws, errors, "o-", color=COLOURS["teacher"])
+    axes.annotate("1 / √n", (draws[3], rule[3]), (-8, -12), ha="right",
+                  textcoords="offset points", color=COLOURS["baseline"])  # fmt: skip
+    axes.axhline(greedy, color=COLOURS["student"], ls="--")
+    axes.annotate("greedy text", (draws[-1], greedy), (0, 4), ha="right",
+                  textcoords="offset points", color=COLOURS["student"])  # fmt: skip
+    axes.set(xlabel="labels drawn from the teacher, n", ylabel="error of the gradient",
+             title="One row of logits is worth many drawn labels")  # fmt: skip
+    axes.set_xticks(draws, [f"{n:,}" for n in draws])
+    axes.minorticks_off()
+    return figure
+
+
+def right_and_alike(
+    intervals: Mapping[str, object],
+    divergences: Mapping[str, float],
+    roles: Sequence[str],
+    title: str,
+) -> Figure:
+    """Two questions to the same models: an `evaluate.Interval` of accuracy on the left,
+    KL(teacher || student) on the right; models without a divergence have no bar."""
+    figure = Figure(figsize=(8, 0.9 + 0.4 * len(intervals)))
+    _title(figure, title)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for row, (name, interval) in enumerate(intervals.items()):
+        colour = COLOURS[roles[row]]
+        left.plot([interval.low, interval.high], [row, row], color=colour)
+        left.plot(interval.value, row, "o", color=colour, clip_on=False)
+        if name in divergences:
+            bar = right.barh(row, divergences[name], 0.6, color=colour)
+            right.bar_label(bar, fmt="{:.2f}", padding=3)
+    left.set_yticks(range(len(intervals)), intervals)
+    left.set(xlim=(0, 1), ylim=(len(intervals) - 0.5, -0.5),
+             xlabel="right answers, 95 % interval")  # fmt: skip
+    left.grid(axis="x")
+    right.set(xlim=(0, 1.25 * max(divergences.values())),
+              xlabel="KL(teacher || student), nats per token")  # fmt: skip
+    for axes in (left, right):
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def budgets(
+    panels: Mapping[str, tuple[Mapping[str, Mapping], Mapping[str, float]]], title: str
+) -> Figure:
+    """Accuracy against the number of prompts: a panel for each test, holding
+    method -> prompts -> accuracies (a point a seed, a line through the means), and the
+    models to compare with as dotted lines."""
+    figure = Figure(figsize=(8.4, 4.4))
+    _title(figure, title)
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (test, (methods, references)) in zip(row, panels.items(), strict=True):
+        for place, (method, by_prompts) in enumerate(methods.items()):
+            role, look = SOURCES[method]
+            # Side by side, so that no method hides another.
+            aside = 1.05 ** (place - (len(methods) - 1) / 2)
+            x = aside * np.array(list(by_prompts))
+            means = [np.mean(values) for values in by_prompts.values()]
+            axes.plot(x, means, look, color=COLOURS[role], lw=1.5, label=method)
+            for where, values in zip(x, by_prompts.values(), strict=True):
+                axes.plot([where] * len(values), values, ".", ms=4, alpha=0.5,
+                          color=COLOURS[role], clip_on=False)  # fmt: skip
+        for name, value in references.items():
+            colour = COLOURS[ROLES[name]]
+            axes.axhline(value, color=colour, lw=1.5, ls=(0, (1, 1)))
+            if axes is row[0]:
+                axes.annotate(name, (1, value), (0, 3), ha="right", color=colour,
+                              xycoords=axes.get_yaxis_transform(), fontsize=8,
+                              textcoords="offset points")  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xticks(list(by_prompts), [f"{n:,}" for n in by_prompts])
+        axes.minorticks_off()
+        axes.set(title=test, xlabel="prompts, each with one answer", ylim=(0, 1.04))
+        axes.grid(axis="y")
+    row[0].set_ylabel("right answers")
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def divergence_kinds(
+    right: Mapping[str, Sequence[float]],
+    alike: Mapping[str, Sequence[float]],
+    title: str,
+) -> Figure:
+    """Students of each divergence, a point a seed: accuracy on the left, and on the
+    right how far from the teacher they are."""
+    figure = Figure(figsize=(8, 1.0 + 0.34 * len(right)))
+    _title(figure, title)
+    names = ("right answers on test", "KL(teacher || student), nats per token")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, groups, name in zip(panels, (right, alike), names, strict=True):
+        seed_points(axes, groups, [COLOURS["student"]] * len(groups))
+        axes.set_xlabel(name)
+        axes.grid(axis="x")
+    # A little of the scale on both sides, so that small distances look small.
+    low, high = panels[0].get_xlim()
+    panels[0].set_xlim(max(0, low - 0.05), min(1, high + 0.05))
+    panels[1].set_xlim(left=0)
+    return figure
+
+
+# ---------------------------------------------------------------- 06, caches, loss head
+
+
+def cache_sizes(gigabytes: Mapping[str, float], disk: float) -> Figure:
+    """Size of each kind of cache on a logarithmic axis, beside a disk of so many GB."""
+    figure = Figure(figsize=(7, 1.2 + 0.35 * len(gigabytes)))
+    axes = figure.subplots()
+    values = list(gigabytes.values())
+    bars = axes.barh(range(len(values)), values, 0.6, color=COLOURS["teacher"])
+    axes.bar_label(
+        bars, [f"{v:,.0f} GB" if v > 10 else f"{v:.1f} GB" for v in values], padding=3
+    )
+    axes.axvline(disk, color="black", lw=1, ls=":")
+    axes.annotate(f"disk of {disk:,g} GB", (disk, len(values) - 0.6), (4, 0),
+                  textcoords="offset points", fontsize=8)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(values)), gigabytes)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0.05, 30 * max(values)), ylim=(len(values) - 0.4, -0.5),
+             xlabel="GB for ten million answer tokens, 151,936 words",
+             title="Every probability kept: more than a disk holds")  # fmt: skip
+    return figure
+
+
+# What a loss makes of the words that a cache leaves out.
+TAILS = {
+    "full": ("teacher", "-"),
+    "bucket": ("student", "-"),
+    "sampled": ("student", ":"),
+    "truncate": ("baseline", "-"),
+    "renormalise": ("baseline", "--"),
+}
+
+
+def tail_treatments(
+    masses: Mapping[str, Sequence[float]], kl: Mapping[str, float], truth: float
+) -> Figure:
+    """The mass that a student gives to the known words, step by step, `truth` being the
+    teacher's; and how far from the teacher it ends."""
+    figure = Figure(figsize=(8, 3))
+    _title(figure, "Without a tail the student is over-confident")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    for row, (name, (role, dash)) in enumerate(TAILS.items()):
+        left.plot(masses[name], dash, color=COLOURS[role], label=name)
+        right.barh(row, kl[name], 0.6, color=COLOURS[role])
+        right.annotate(f"{kl[name]:.2f}", (kl[name], row), (3, 0), va="center",
+                       textcoords="offset points")  # fmt: skip
+    left.axhline(truth, color="black", lw=1, ls=":")
+    left.annotate("the teacher's", (1, truth), (0, -10), ha="right",
+                  xycoords=("axes fraction", "data"),
+                  textcoords="offset points", fontsize=8)  # fmt: skip
+    left.set(xlabel="step", ylabel="student's mass on the top words", ylim=(0, 1.02))
+    left.legend(loc="center right", bbox_to_anchor=(1, 0.7), fontsize=8)
+    right.set_yticks(range(len(TAILS)), TAILS)
+    right.invert_yaxis()
+    right.tick_params(axis="y", length=0)
+    right.set(xlabel="KL(teacher || student), nats",
+              xlim=(0, 1.25 * max(kl.values())))  # fmt: skip
+    return figure
+
+
+def cache_students(
+    sizes: Mapping[str, float],
+    divergences: Mapping[str, float],
+    accuracy: Mapping[str, object],
+) -> Figure:
+    """Students by the signal they learnt from: its bytes a token, how far from the
+    teacher they are, and an `evaluate.Interval` of accuracy."""
+    figure = Figure(figsize=(8.4, 1.1 + 0.36 * len(sizes)))
+    _title(figure, "Answers hide what the truncated student thinks")
+    panels = figure.subplots(1, 3, sharey=True)
+    names = ("bytes a token on the disk", "KL(teacher || student), nats",
+             "right answers (95 % interval)")  # fmt: skip
+    for row, name in enumerate(sizes):
+        colour = COLOURS["baseline" if name == "truncated" else "student"]
+        measures = (sizes[name], f"{sizes[name]:.0f}"), (divergences[name],
+                    f"{divergences[name]:.2f}")  # fmt: skip
+        for axes, (value, text) in zip(panels, measures, strict=False):
+            axes.barh(row, value, 0.6, color=colour)
+            axes.annotate(text, (value, row), (3, 0), va="center",
+                          textcoords="offset points")  # fmt: skip
+        interval = accuracy[name]
+        panels[2].hlines(row, interval.low, interval.high, color=colour, lw=1.5)
+        panels[2].plot(interval.value, row, "o", color=colour)
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_xlabel(name)
+        axes.set_xlim(0, 1.25 * axes.dataLim.xmax)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(sizes)), sizes)
+    panels[0].set_ylim(len(sizes) - 0.5, -0.5)
+    panels[2].set_xlim(0, 1)
+    panels[2].grid(axis="x")
+    return figure
+
+
+def passes(live: float, cached: float, written: float) -> Figure:
+    """Time of a training against passes over the data, from the seconds of a pass with
+    a live teacher, of one with a cache, and those that it takes to write the cache."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    n = np.arange(9)
+    lines = {
+        "live teacher": (0, live, "teacher"),
+        "cache": (written, cached, "student"),
+    }
+    for name, (start, each, role) in lines.items():
+        seconds = start + each * n
+        axes.plot(n, seconds, color=COLOURS[role])
+        axes.annotate(name, (n[-1], seconds[-1]), (6, 0), va="center",
+                      color=COLOURS[role], textcoords="offset points",
+                      annotation_clip=False)  # fmt: skip
+    axes.set(xlabel="passes over the data", ylabel="seconds", xlim=(0, 9.8),
+             title="A cache pays when the data are read again")  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(n)
+    return figure
+
+
+def head_memory(
+    words: Sequence[int],
+    peaks: Mapping[str, Mapping[int, float]],
+    laws: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Peak bytes of a loss head against the vocabulary: way -> words -> bytes measured,
+    as points; way -> bytes by formula at each of `words`, as lines."""
+    figure = Figure(figsize=(7, 3.4))
+    axes = figure.subplots()
+    looks = {
+        "whole": ("baseline", "o"),
+        "chunked": ("baseline", "^"),
+        "fused": ("student", "o"),
+    }
+    for name, by_words in peaks.items():
+        role, marker = looks[name]
+        measured = [by_words[V] / 2**20 for V in by_words]
+        axes.plot(list(by_words), measured, marker, color=COLOURS[role], ms=6)
+        end = words[-1] if name in laws else list(by_words)[-1]
+        height = laws[name][-1] / 2**20 if name in laws else measured[-1]
+        axes.annotate(name, (end, height), (8, 0), va="center", color=COLOURS[role],
+                      textcoords="offset points", annotation_clip=False)  # fmt: skip
+    for name, values in laws.items():
+        axes.plot(words, np.array(values) / 2**20, "--", lw=1.2, zorder=0,
+                  color=COLOURS[looks[name][0]])  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(words, [f"{V:,}" for V in words])
+    axes.minorticks_off()
+    axes.set(xlabel="words in the vocabulary", ylabel="peak memory, MiB",
+             xlim=(0.8 * words[0], 2 * words[-1]),
+             title="Measured (points) and by formula (dashed lines)")  # fmt: skip
+    axes.grid(axis="y")
+    return figure
+
+
+def recorded_heads(runs: DataFrame) -> Figure:
+    """Peak memory and time of each route of the loss head, sizes one below the other.
+
+    runs: a table with N, V, H_student, route, MiB and seconds.
+    """
+    sizes = list(runs.groupby(["N", "V", "H_student"], sort=False))
+    headings, ticks, names, place = [], [], [], 0.0
+    for size, group in sizes:
+        place += 0.9  # room for the heading
+        headings.append(
+            (place - 0.75, "N = {:,.0f}, V = {:,.0f}, H = {:,.0f}".format(*size))
+        )
+        for route in group["route"]:
+            ticks.append(place)
+            names.append(route)
+            place += 1
+    colours = [COLOURS["student" if name == "fused" else "baseline"] for name in names]
+    figure = Figure(figsize=(8, 0.9 + 0.26 * place))
+    _title(figure, "The loss head at full size, forward and backward")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, column in zip(panels, ("MiB", "seconds"), strict=True):
+        values = [v for _, group in sizes for v in group[column]]
+        bars = axes.barh(ticks, values, 0.75, color=colours)
+        axes.bar_label(bars, [f"{v:,.0f}" if v >= 10 else f"{v:.2f}" for v in values],
+                       padding=3, fontsize=8)  # fmt: skip
+        axes.set_xlim(0, 1.2 * max(values))
+        axes.tick_params(axis="y", length=0)
+    for height, heading in headings:
+        panels[0].annotate(heading, (0, height), (2, 0), va="center", fontsize=8,
+                           textcoords="offset points", fontweight="bold")  # fmt: skip
+    panels[0].set_yticks(ticks, names)
+    panels[0].set_ylim(place - 0.3, -0.2)
+    panels[0].set_xlabel("peak above the inputs, MiB")
+    panels[1].set_xlabel("seconds")
     return figure

@@ -85,13 +85,17 @@ class _Allocations(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.sizes, self.now, self.peak = WeakIdKeyDictionary(), 0, 0
+        self.sizes, self.peak = WeakIdKeyDictionary(), 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, torch.Tensor):  # first seen as an input: was there
+                self.sizes.setdefault(tensor.untyped_storage(), 0)
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                self.sizes[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
+                storage = tensor.untyped_storage()
+                self.sizes.setdefault(storage, storage.nbytes())
         self.peak = max(self.peak, sum(self.sizes.values()))
         return result
 

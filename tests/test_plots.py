@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import colors, rcParams
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from helpers import plots
+from helpers.evaluate import Interval
 
 ALT = "The student reaches the accuracy of the teacher."
 
@@ -217,3 +219,157 @@ def test_next_token_bars_pairs_teacher_and_student():
     assert widths == [0.7, 0.3, 0, 1]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["' a'", "' b'"]  # quotes show the space that belongs to a token
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_token_labels_moves_each_label_up_by_one():
+    figure = plots.token_labels(
+        ["?", "a", "<e>", "<p>"], ["", "a", "<e>", ""],
+        ["prompt", "answer", "end", "padding"], first=7,
+    )  # fmt: skip
+    (axes,) = figure.axes
+    at = {(round(t.get_position()[0], 2), t.get_position()[1]): t.get_text()
+          for t in axes.texts if t.get_text()}  # fmt: skip
+    assert [at[0.13, row] for row in range(4)] == ["?", "a", "<e>", "<p>"]
+    assert [at[1.13, row] for row in range(4)] == ["-100", "a", "<e>", "-100"]
+    assert [at.get((2.13, row)) for row in range(4)] == ["a", "<e>", "-100", None]
+    assert at[-0.15, 0] == "7"
+
+
+def test_loss_curves_draws_every_step_on_a_log_axis():
+    figure = plots.loss_curves({"a": ([3, 2, 1], "gold"), "b": ([3, 1], "student")}, "")
+    (axes,) = figure.axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2, 3], [1, 2]]
+    assert list(axes.lines[0].get_ydata()) == [3, 2, 1]
+    assert axes.get_yscale() == "log"
+
+
+def test_hesitation_names_the_words_that_the_teacher_weighs():
+    figure = plots.hesitation([" a", " b"], [0.0, 0.7], ["", " b .5, c .5"])
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0.0, 0.7]
+    assert texts(axes) == ["", " b .5, c .5"]
+
+
+def test_draws_needed_compares_with_the_rule_and_with_greedy_text():
+    (axes,) = plots.draws_needed([1, 4, 16, 64], [0.8, 0.4, 0.2, 0.1], 0.6).axes
+    rule, measured, greedy = (list(line.get_ydata()) for line in axes.lines)
+    assert measured == [0.8, 0.4, 0.2, 0.1]
+    assert rule == pytest.approx(measured)
+    assert greedy == [0.6, 0.6]
+
+
+def test_right_and_alike_leaves_out_what_was_not_measured():
+    intervals = {"text": Interval(0.7, 0.6, 0.8), "teacher": Interval(0.9, 0.8, 1)}
+    figure = plots.right_and_alike(intervals, {"text": 0.3}, ["student", "teacher"], "")
+    left, right = figure.axes
+    assert list(left.lines[0].get_xdata()) == [0.6, 0.8]
+    assert [bar.get_width() for bar in right.patches] == [0.3]
+
+
+def test_budgets_draws_means_seeds_and_references_in_each_panel():
+    methods = {name: {60: [0.5, 0.7], 250: [0.8, 0.8]} for name in plots.SOURCES}
+    panels = {"test": (methods, {"teacher": 0.9}), "shifted": (methods, {})}
+    figure = plots.budgets(panels, "finding")
+    left, right = figure.axes
+    assert list(left.lines[0].get_ydata()) == pytest.approx([0.6, 0.8])
+    assert list(left.lines[1].get_ydata()) == [0.5, 0.7]
+    assert list(left.lines[-1].get_ydata()) == [0.9, 0.9]
+    assert len(left.lines) == len(right.lines) + 1 == 3 * len(methods) + 1
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker())
+             for line in left.lines[:-1:3]}  # fmt: skip
+    assert len(looks) == len(methods)  # told apart without the colour of a neighbour
+    # All seeds of a method stand at one place, near the number of prompts.
+    assert all(50 < x < 70 for x in left.lines[1].get_xdata())
+
+
+def test_divergence_kinds_shows_both_measures_of_a_kind_in_one_row():
+    figure = plots.divergence_kinds({"a": [0.5, 0.6]}, {"a": [0.1, 0.3]}, "finding")
+    left, right = figure.axes
+    assert list(left.lines[0].get_xdata()) == [0.5, 0.6]
+    assert list(right.lines[0].get_xdata()) == [0.1, 0.3]
+
+
+# ---------------------------------------------------------------- figures of 06
+
+
+def written(axes):
+    """All words that stand in the axes beside its ticks."""
+    return [text.get_text() for text in axes.texts]
+
+
+def test_cache_sizes_writes_every_size_and_the_disk():
+    figure = plots.cache_sizes({"dense": 3039, "top-64": 3.22}, disk=1000)
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [3039, 3.22]
+    assert written(axes) == ["3,039 GB", "3.2 GB", "disk of 1,000 GB"]
+    assert axes.get_xscale() == "log" and axes.get_xlim()[1] > 3039
+
+
+def test_tail_treatments_draws_each_loss_and_the_teacher_s_mass():
+    masses = {name: [0.1, place / 10] for place, name in enumerate(plots.TAILS)}
+    kl = {name: place / 2 for place, name in enumerate(plots.TAILS)}
+    left, right = plots.tail_treatments(masses, kl, 0.42).axes
+    *lines, teacher = left.lines
+    assert [line.get_ydata()[1] for line in lines] == [0, 0.1, 0.2, 0.3, 0.4]
+    assert list(teacher.get_ydata()) == [0.42, 0.42]
+    assert [bar.get_width() for bar in right.patches] == [0, 0.5, 1, 1.5, 2]
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+    assert len(looks) == 5  # told apart without their names
+
+
+def test_cache_students_gives_truncation_another_colour():
+    sizes = {"hidden": 512, "truncated": 34}
+    intervals = {name: Interval(0.7, 0.6, 0.8) for name in sizes}
+    figure = plots.cache_students(sizes, {"hidden": 0.36, "truncated": 0.91}, intervals)
+    bytes_, divergence, right = figure.axes
+    assert [bar.get_width() for bar in bytes_.patches] == [512, 34]
+    assert [bar.get_width() for bar in divergence.patches] == [0.36, 0.91]
+    assert [list(bar.get_segments()[0][:, 0]) for bar in right.collections] == [
+        [0.6, 0.8],
+        [0.6, 0.8],
+    ]
+    used = [colors.to_hex(bar.get_facecolor()).upper() for bar in divergence.patches]
+    assert used == [plots.COLOURS["student"], plots.COLOURS["baseline"]]
+
+
+def test_passes_cross_where_the_cache_has_paid():
+    (axes,) = plots.passes(live=3, cached=1, written=4).axes
+    live, cached = (line.get_ydata() for line in axes.lines)
+    assert list(live[:4]) == [0, 3, 6, 9] and list(cached[:4]) == [4, 5, 6, 7]
+
+
+def test_head_memory_shows_mebibytes_measured_and_by_formula():
+    mib = 2**20
+    peaks = {"whole": {8: 4 * mib}, "chunked": {8: 2 * mib}, "fused": {8: mib}}
+    laws = {"whole": [4 * mib, 8 * mib], "fused": [mib, 2 * mib]}
+    (axes,) = plots.head_memory([8, 16], peaks, laws).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [
+        [4], [2], [1], [4, 8], [1, 2],
+    ]  # fmt: skip
+    assert written(axes) == ["whole", "chunked", "fused"]
+
+
+def test_recorded_heads_has_a_bar_for_each_route_and_a_heading_for_each_size():
+    columns = ["N", "V", "H_student", "route", "MiB", "seconds"]
+    rows = [
+        (512, 32768, 256, "TRL", 760, 1.8),
+        (512, 32768, 256, "fused", 110, 0.7),
+        (1024, 151936, 256, "fused", 300, 9.0),
+    ]
+    memory, times = plots.recorded_heads(pd.DataFrame(rows, columns=columns)).axes
+    assert [bar.get_width() for bar in memory.patches] == [760, 110, 300]
+    assert [bar.get_width() for bar in times.patches] == [1.8, 0.7, 9.0]
+    names = [label.get_text() for label in memory.get_yticklabels()]
+    assert names == ["TRL", "fused", "fused"]
+    headings = [text for text in written(memory) if text.startswith("N =")]
+    assert headings == [
+        "N = 512, V = 32,768, H = 256",
+        "N = 1,024, V = 151,936, H = 256",
+    ]
+    low, high = sorted(memory.get_ylim())
+    ticks = memory.get_yticks()
+    assert low < min(ticks) and max(ticks) < high  # no bar is cut
