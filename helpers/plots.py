@@ -270,6 +270,56 @@ def two_peaks(
     return figure
 
 
+def divergences(
+    q: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    gradients: Mapping[str, np.ndarray],
+    teacher: float,
+) -> Figure:
+    """Each kind of divergence, and the size of its gradient, against the student's
+    probability `q` of a word to which the teacher gives `teacher`."""
+    figure = Figure(figsize=(7, 3.4))
+    _title(figure, "Far from the teacher only forward KL keeps pulling")
+    styles = ("-", "--")
+    panels = figure.subplots(1, 2)
+    for axes, curves, label in zip(
+        panels,
+        (values, {kind: np.abs(g) for kind, g in gradients.items()}),
+        ("divergence, nats", "size of its gradient in the logit"),
+        strict=True,
+    ):
+        for i, (kind, curve) in enumerate(curves.items()):
+            colour = COLOURS[("student", "baseline", "gold")[i // 2]]
+            axes.plot(q, curve, styles[i % 2], color=colour, label=kind, lw=1.8)
+        axes.axvline(teacher, color=COLOURS["teacher"], ls=":", lw=1.5)
+        axes.set(xlabel="student's probability of the word", ylabel=label)
+        axes.set(xlim=(0, 1), ylim=(0, 2.4 if axes is panels[0] else 1))
+    panels[0].annotate("teacher ", (teacher, 2.2), ha="right", color=COLOURS["teacher"])
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def precision(
+    divergence: Sequence[float], errors: Mapping[str, Sequence[float]]
+) -> Figure:
+    """Relative error of a gradient against the KL that is left, one line a way to
+    compute it; training goes from left to right."""
+    figure = Figure(figsize=(7, 2.8))
+    axes = figure.subplots()
+    colours = [COLOURS[role] for role in ("baseline", "student", "teacher")]
+    for (name, line), colour in zip(errors.items(), colours, strict=True):
+        axes.plot(divergence, line, "o-", color=colour)
+        above = line[-1] == max(values[-1] for values in errors.values())
+        place, side = (divergence[-1], line[-1]), "bottom" if above else "top"
+        axes.annotate(f" {name}", place, va=side, color=colour)
+    axes.set(xscale="log", yscale="log", ylabel="relative error of the gradient",
+             xlabel="KL to the teacher, nats; training goes to the right",
+             title="The better the student, the worse its gradient")  # fmt: skip
+    axes.set_xlim(2 * max(divergence), min(divergence) / 60)
+    return figure
+
+
 def withheld_digit(
     plain: Mapping[str, Sequence[float]],
     fixed: Mapping[str, Sequence[float]],

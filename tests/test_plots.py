@@ -201,6 +201,32 @@ def test_two_peaks_cuts_no_curve():
     assert all(axes.get_ylim()[1] >= 0.9 for axes in figure.axes)
 
 
+def test_divergences_and_their_gradients_share_the_probability():
+    q = np.linspace(0, 1, 5)
+    curves = {kind: q * i for i, kind in enumerate("abcdef")}
+    figure = plots.divergences(q, curves, {k: -v for k, v in curves.items()}, 0.9)
+    values, sizes = figure.axes
+    assert [list(line.get_ydata()) for line in sizes.lines[:6]] == [
+        list(line.get_ydata()) for line in values.lines[:6]
+    ]
+    styles = {(line.get_color(), line.get_linestyle()) for line in values.lines[:6]}
+    assert len(styles) == 6
+
+
+def test_precision_goes_from_far_to_near():
+    errors = {"half": [0.1, 0.2], "mixed": [0.01, 0.02], "single": [1e-6, 1e-5]}
+    (axes,) = plots.precision([1.0, 0.01], errors).axes
+    assert axes.xaxis_inverted() and axes.get_yscale() == "log"
+    assert [list(line.get_ydata()) for line in axes.lines] == list(errors.values())
+
+
+def test_three_seeds_colours_labels_as_gold():
+    groups = {"gold labels": [0.8, 0.9], "mix": [0.7, 0.7]}
+    (axes,) = plots.three_seeds(groups, {"teacher": 0.95}).axes
+    colours = [line.get_color() for line in axes.lines[:2]]
+    assert colours == [plots.COLOURS["gold"], plots.COLOURS["student"]]
+
+
 def test_withheld_digit_has_a_panel_before_and_after():
     before, after = (
         {"hard": [0, 0], "soft": [0.5, 0.6]},
