@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data import collate
+from .data import collate, write_json
 from .losses import SparseTargets, shift_and_mask
 from .models import ChatModel
 from .train import LiveTeacher
@@ -96,7 +96,7 @@ def write_cache(
         files[name] |= {"rows": len(window), "tokens": int(ends[-1])}
         if kind == "topk":
             files[name]["kept_mass"] = 1 - shard["tail"].float().exp().mean().item()
-        _write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest)
     return open_cache(folder)
 
 
@@ -518,12 +518,6 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> dict:
     entry = {"bytes": part.stat().st_size, "blake2b": _digest(part)}
     part.replace(path)
     return entry
-
-
-def _write_json(path: Path, value: dict) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def _read_manifest(folder: Path) -> dict:

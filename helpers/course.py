@@ -199,9 +199,9 @@ def keep_results(
     """
     path = Path("results", f"{name}.json")
     if os.environ.get(KEEP) or not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        results = {"columns": columns, "rows": rows, "run_card": run_card}
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        from .record import write_results  # here, so that the runner needs no torch
+
+        write_results(path, columns, rows, run_card)
         figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
     return path
 

@@ -33,6 +33,16 @@ def write_chat(path: str | Path, rows: Iterable[dict]) -> Path:
     return path
 
 
+def write_json(path: str | Path, value: dict) -> Path:
+    """Write an indented JSON file, whole or not at all, as `write_chat` does."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+    return path
+
+
 def read_chat(path: str | Path) -> list[dict]:
     """Read a chat JSONL file into a list of rows; blank lines are skipped.
 

@@ -1,11 +1,10 @@
 """Build the shipped weights: `python -m helpers.pretrain teacher|student`.
 
 The teacher learns our shop from endless examples. The student base never sees it: it
-reads plain sentences and then works in six other shops, so it comes out as an instruct
-model does from a hub, able but ignorant of our prices, policies and steps.
+repeats tokens, looks things up, adds, and works in six other shops, so it comes out as
+an instruct model does from a hub, able but ignorant of our prices, policies and steps.
 
-Matrices are trained with Muon (Jordan et al. 2024), everything else with AdamW; on
-processors with bfloat16 units the matrix products run in bfloat16.
+Matrices are trained with Muon (Jordan et al. 2024), everything else with AdamW.
 """
 
 import argparse
@@ -14,7 +13,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -134,43 +133,44 @@ def text_rows(tokenizer, n: int, seed: int) -> list[dict]:
     return [{"input_ids": row, "labels": row} for row in ids]
 
 
+def answers_row(tokenizer, pairs: Iterable[tuple[str, str]]) -> dict:
+    """One tokenised row of texts and replies in turn; the replies are labels."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for text, reply in pairs:
+        asked, said = tokenizer(text)["input_ids"], tokenizer(reply)["input_ids"]
+        ids += asked + said
+        labels += [IGNORE_INDEX] * len(asked) + said
+    return {"input_ids": ids, "labels": labels}
+
+
 def reading_rows(tokenizer, n: int, seed: int) -> list[dict]:
     """`n` tokenised reading exercises; every answer in the conversation is a label."""
     rng = random.Random(f"reading {seed}")
     rows = []
     for _ in range(n):
-        ids: list[int] = []
-        labels: list[int] = []
         turns = world.reading(rng)
-        for question, reply in zip(turns[::2], turns[1::2], strict=True):
-            asked = tokenizer(f"{USER}{question}{END}{ASSISTANT}")["input_ids"]
-            said = tokenizer(f"{reply}{END}")["input_ids"]
-            ids += asked + said
-            labels += [IGNORE_INDEX] * len(asked) + said
-        rows.append({"input_ids": ids, "labels": labels})
+        pairs = zip(turns[::2], turns[1::2], strict=True)
+        texts = ((f"{USER}{q}{END}{ASSISTANT}", f"{reply}{END}") for q, reply in pairs)
+        rows.append(answers_row(tokenizer, texts))
     return rows
+
+
+def sum_of(rng: random.Random) -> tuple[str, str]:
+    """A sum up to "=", and its result."""
+    a, b = rng.randint(2, 99), rng.randint(2, 99)
+    q, p = rng.randint(2, 3), rng.randint(3, 33)
+    asked, result = rng.choice(
+        ((f"{a} + {b}", a + b), (f"{max(a, b)} - {min(a, b)}", abs(a - b)),
+         (f"{q} x {p}", q * p))
+    )  # fmt: skip
+    return f" {asked} =", f" {result}."
 
 
 def sum_rows(tokenizer, n: int, seed: int) -> list[dict]:
     """`n` tokenised rows of ten sums each; what stands behind "=" is a label."""
     rng = random.Random(f"sums {seed}")
-    rows = []
-    for _ in range(n):
-        ids: list[int] = []
-        labels: list[int] = []
-        for _ in range(10):
-            a, b = rng.randint(2, 99), rng.randint(2, 99)
-            q, p = rng.randint(2, 3), rng.randint(3, 33)
-            asked, result = rng.choice(
-                ((f"{a} + {b}", a + b), (f"{max(a, b)} - {min(a, b)}", abs(a - b)),
-                 (f"{q} x {p}", q * p))
-            )  # fmt: skip
-            question = tokenizer(f" {asked} =")["input_ids"]
-            reply = tokenizer(f" {result}.")["input_ids"]
-            ids += question + reply
-            labels += [IGNORE_INDEX] * len(question) + reply
-        rows.append({"input_ids": ids, "labels": labels})
-    return rows
+    return [answers_row(tokenizer, (sum_of(rng) for _ in range(10))) for _ in range(n)]
 
 
 def echo_rows(tokenizer, n: int, seed: int) -> list[dict]:
@@ -309,7 +309,7 @@ def optimise(
 class Stage:
     """One leg of a recipe: what to read, how deep, how long, how fast."""
 
-    corpora: tuple[str, ...]  # of "text", "reading", "other shops", "our shop"
+    corpora: tuple[str, ...]  # keys of CORPORA
     layers: int
     steps: int
     learning_rate: float

@@ -31,12 +31,8 @@ def write_results(
     path: Path, columns: Sequence[str], rows: Sequence[Sequence], card: dict
 ) -> Path:
     """Write a results file `{"columns", "rows", "run_card"}`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     content = {"columns": list(columns), "rows": list(rows), "run_card": card}
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
-    return path
+    return data.write_json(path, content)
 
 
 def run_card(command: str, **more) -> dict:
@@ -105,7 +101,7 @@ class Pair:
 
 
 def budgets(pair: Pair) -> None:
-    """Four ways to teach the same student, from few prompts to many."""
+    """Five ways to teach the same student, from few prompts to many."""
     columns = ["method", "prompts", "seed", "steps", "test", "shifted", "seconds"]
     recorder = Recorder("budgets", columns, seeds=SEEDS, lora_rank=pair.track.lora_rank)
 

@@ -325,7 +325,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(cache, folder, monkeypatch):
                 write(cache, folder / "part", teacher, shard_bytes=300)
 
     killed_at("_concatenate", 2)  # a shard is recorded, not yet written
-    killed_at("_write_json", 2)  # a shard is written, not yet in the manifest
+    killed_at("write_json", 2)  # a shard is written, not yet in the manifest
     killed_at("save_file", 2)
     kept = len(cache.open_cache(folder / "part"))
     assert 0 < kept < len(ROWS)
@@ -502,7 +502,7 @@ def test_verify_finds_the_rows_that_differ(cache, folder, kind):
     del c
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][path.name] |= cache._save(path, tensors)
-    cache._write_json(folder / "manifest.json", manifest)
+    cache.write_json(folder / "manifest.json", manifest)
     differing = cache.verify(folder, chat(), rows, n=len(rows))
     assert set(differing) == {2, 5} and all(0.02 < d <= 1 for d in differing.values())
     assert cache.verify(folder, chat(), rows[:2]) == {}
@@ -670,7 +670,7 @@ PLANTED = {
     "manifest before its shard": (
         "        files[name] = _save(folder / name, shard)\n",
         "        files[name] = {'bytes': 0, 'blake2b': ''}\n"
-        "        _write_json(folder / MANIFEST, manifest)\n"
+        "        write_json(folder / MANIFEST, manifest)\n"
         "        files[name] = _save(folder / name, shard)\n",
         planted(test_a_killed_run_goes_on_and_ends_the_same),
     ),
