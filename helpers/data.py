@@ -1,105 +1,45 @@
-"""Chat data: JSONL on disk, token ids in memory, padded batches for a model."""
+"""Chat data in memory: token ids, labels, padded batches for a model.
 
-import json
+The files that hold it are read and written by `jsonl`, whose names are here as well.
+"""
+
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from itertools import islice
+from os.path import commonprefix
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from .jsonl import iter_chat, read_chat, write_chat, write_json
+from .rows import DataError, as_prompts, to_chat
+
+__all__ = [
+    "DataError",
+    "as_prompts",
+    "collate",
+    "encode_chat",
+    "iter_chat",
+    "read_chat",
+    "render_prompt",
+    "to_chat",
+    "tokenize_chat",
+    "write_chat",
+    "write_json",
+]
+
 IGNORE_INDEX = -100
-ROLES = ("system", "user", "assistant")
-
-
-class DataError(ValueError):
-    """A data file that cannot be used; the message names file, line and cure."""
-
-
-def write_chat(path: str | Path, rows: Iterable[dict]) -> Path:
-    """Write rows (`{"messages": [...], ...}`) as JSONL, one conversation a line.
-
-    The file appears whole or not at all: it is written beside its place and then moved.
-    Raises `DataError` for a row that is no conversation.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        for number, row in enumerate(rows, 1):
-            _check_row(row, f"{path}, row {number}")
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    part.replace(path)
-    return path
-
-
-def write_json(path: str | Path, value: dict) -> Path:
-    """Write an indented JSON file, whole or not at all, as `write_chat` does."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
-    return path
-
-
-def read_chat(path: str | Path) -> list[dict]:
-    """Read a chat JSONL file into a list of rows; blank lines are skipped.
-
-    Raises `DataError` naming the file and the line when a line is not JSON or not a
-    conversation, and `FileNotFoundError` when there is no such file.
-    """
-    rows = []
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{where}: not UTF-8 ({error}); save the file as UTF-8"
-                ) from None
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{where}, column {error.colno}: not JSON ({error.msg}); "
-                    "every line must be one complete JSON object"
-                ) from None
-            _check_row(row, where)
-            rows.append(row)
-    return rows
-
-
-def _check_row(row: object, where: str) -> None:
-    """One conversation: system first if at all, then user and assistant in turn."""
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-        raise DataError(f'{where}: needs an object with a list "messages"')
-    if not row["messages"]:
-        raise DataError(
-            f'{where}: "messages" is empty; it needs at least one user message'
-        )
-    for index, message in enumerate(row["messages"]):
-        spot = f"{where}, message {index + 1}"
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise DataError(f'{spot}: "role" must be one of {", ".join(ROLES)}')
-        if not isinstance(message.get("content"), str):
-            raise DataError(f'{spot}: "content" must be a string')
-    roles = [message["role"] for message in row["messages"]]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if turns != [("user", "assistant")[i % 2] for i in range(len(turns))] or not turns:
-        raise DataError(
-            f"{where}: roles are {roles}; after an optional system message, "
-            "user and assistant must take turns, user first"
-        )
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict]) -> str:
-    """The prompt as text, up to and including the marker that asks for an answer."""
-    _need_template(tokenizer)
-    return tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=True
-    )
+    """The prompt as text, up to and including the marker that asks for an answer.
+
+    A model with a thinking mode (Qwen3) is asked to answer without it. Raises
+    `DataError` where there is no chat template or it refuses the conversation.
+    """
+    need_template(tokenizer)
+    return _render(tokenizer, messages, add_generation_prompt=True)
 
 
 def tokenize_chat(
@@ -115,35 +55,15 @@ def tokenize_chat(
     Labels are *not* shifted here: `losses.shift_and_mask` is the only place that
     shifts.
 
-    Raises `DataError` when the last message is not the assistant's, when the template
-    does not keep the prompt as a prefix, or when the row is longer than `max_length`
-    tokens (cutting would silently drop the end-of-answer token).
+    Raises `DataError` when the last message is not the assistant's or holds the end
+    token, when the template refuses the conversation or does not keep the prompt as a
+    prefix, or when the row is longer than `max_length` tokens (cutting would silently
+    drop the end-of-answer token).
     """
-    if not messages or messages[-1]["role"] != "assistant":
-        raise DataError("a training row must end in an assistant message")
-    prompt = render_prompt(tokenizer, messages[:-1])
-    whole = tokenizer.apply_chat_template(list(messages), tokenize=False)
-    if not whole.startswith(prompt):
-        raise DataError(
-            "the chat template renders the prompt differently once it is answered; "
-            "labels cannot be placed. Use a template that keeps it"
-        )
-    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    answer_ids = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-    end = tokenizer.eos_token_id
-    if end in answer_ids:  # some templates add a line break after it: not to be learnt
-        answer_ids = answer_ids[: answer_ids.index(end) + 1]
-    else:
-        answer_ids = [*answer_ids, end]
-    if max_length is not None and len(prompt_ids) + len(answer_ids) > max_length:
-        raise DataError(
-            f"a row of {len(prompt_ids) + len(answer_ids)} tokens exceeds max_length="
-            f"{max_length}; raise max_length or drop the row"
-        )
-    return {
-        "input_ids": prompt_ids + answer_ids,
-        "labels": [IGNORE_INDEX] * len(prompt_ids) + answer_ids,
-    }
+    row = _tokenize(tokenizer, [_split(tokenizer, messages)])[0]
+    if max_length is not None and len(row["labels"]) > max_length:
+        raise DataError(_too_long(len(row["labels"]), max_length))
+    return row
 
 
 def encode_chat(
@@ -154,17 +74,32 @@ def encode_chat(
 ) -> Dataset:
     """Tokenised rows as a `datasets.Dataset` with the columns `input_ids` and `labels`.
 
-    Raises `DataError` naming the row that cannot be tokenised.
+    Raises `DataError` naming the row that cannot be tokenised, and where there are no
+    rows; with `max_length`, how many rows are longer and the length of the longest.
     """
-    encoded = []
-    for number, row in enumerate(rows, 1):
-        try:
-            encoded.append(
-                tokenize_chat(tokenizer, row["messages"], max_length=max_length)
-            )
-        except DataError as error:
-            raise DataError(f"row {number}: {error}") from None
-    return Dataset.from_list(encoded)
+    encoded, longer, total, rows = [], {}, 0, iter(rows)
+    while chunk := list(islice(rows, 1000)):  # one tokenizer call for many rows
+        texts = []
+        for number, row in enumerate(chunk, total + 1):
+            try:
+                texts.append(_split(tokenizer, row["messages"]))
+            except DataError as error:
+                raise DataError(f"row {number}: {error}") from None
+        tokenized = _tokenize(tokenizer, texts)
+        for number, row in enumerate(tokenized, total + 1):
+            if max_length is not None and len(row["labels"]) > max_length:
+                longer[number] = len(row["labels"])
+        encoded.append(Dataset.from_list(tokenized))
+        total += len(chunk)
+    if longer:
+        number, length = next(iter(longer.items()))
+        raise DataError(
+            f"row {number}: {_too_long(length, max_length)} ({len(longer):,} of "
+            f"{total:,} rows exceed it; the longest has {max(longer.values())} tokens)"
+        )
+    if not encoded:
+        raise DataError("no rows; is the file empty, or was everything filtered out?")
+    return concatenate_datasets(encoded)
 
 
 def collate(rows: Sequence[dict], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -186,9 +121,78 @@ def collate(rows: Sequence[dict], pad_token_id: int) -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def _need_template(tokenizer: PreTrainedTokenizerBase) -> None:
+def need_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `DataError` for a tokenizer without a chat template or an end token."""
+    name = tokenizer.name_or_path or "this tokenizer"
     if not tokenizer.chat_template:
         raise DataError(
-            f"{tokenizer.name_or_path or 'this tokenizer'} has no chat template; "
+            f"{name} has no chat template; "
             "set tokenizer.chat_template, or take the instruct version of the model"
         )
+    if tokenizer.eos_token_id is None:
+        raise DataError(
+            f"{name} has no end token; set tokenizer.eos_token to the one that the "
+            "chat template puts after an answer"
+        )
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict], **how: bool
+) -> str:
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, enable_thinking=False, **how
+        )
+    except TemplateError as error:
+        raise DataError(
+            f"the chat template refuses this conversation ({error}); a model without "
+            "a system role takes its text at the start of the first user message"
+        ) from None
+
+
+def _split(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict]
+) -> tuple[str, str]:
+    """A conversation as text, cut into the prompt and what must be learnt."""
+    if not messages or messages[-1]["role"] != "assistant":
+        raise DataError("a training row must end in an assistant message")
+    prompt = render_prompt(tokenizer, messages[:-1])
+    if tokenizer.eos_token in messages[-1]["content"]:
+        raise DataError(
+            f"the answer contains the end token {tokenizer.eos_token}, and would be "
+            "cut there; remove it from the text"
+        )
+    whole = _render(tokenizer, messages)
+    if not whole.startswith(prompt):
+        at = len(commonprefix([prompt, whole]))
+        raise DataError(
+            "the chat template renders the prompt differently once it is answered "
+            f"({whole[at : at + 20]!r} in place of {prompt[at : at + 20]!r}); labels "
+            "cannot be placed. Use a template that keeps it, and answers without "
+            "thinking marks"
+        )
+    return prompt, whole[len(prompt) :]
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]
+) -> list[dict[str, list[int]]]:
+    """Ids and labels of prompts and answers, all in one call."""
+    flat = [text for pair in texts for text in pair]
+    ids = tokenizer(flat, add_special_tokens=False)["input_ids"]
+    end, rows = tokenizer.eos_token_id, []
+    for prompt, answer in zip(ids[::2], ids[1::2], strict=True):
+        if end in answer:  # some templates add a line break after it: not to be learnt
+            answer = answer[: answer.index(end) + 1]
+        else:
+            answer = [*answer, end]
+        labels = [IGNORE_INDEX] * len(prompt) + answer
+        rows.append({"input_ids": prompt + answer, "labels": labels})
+    return rows
+
+
+def _too_long(length: int, max_length: int) -> str:
+    return (
+        f"a row of {length} tokens exceeds max_length={max_length}; "
+        "raise max_length or drop the row"
+    )

@@ -1,72 +1,184 @@
-"""Stage 1: a model answers prompts, in batches, written to disk, resumable."""
+"""Stage 1: a teacher answers prompts; the answers are on disk as soon as they exist."""
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from tqdm.auto import tqdm
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TopPLogitsWarper,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data import DataError, read_chat, render_prompt
-from .models import ChatModel
+from .data import DataError, need_template, render_prompt, write_json
+from .decode import Draw, Greedy, decode
+from .journal import Journal
+from .models import ChatModel, end_tokens, name_of, weights_hash
+
+# ------------------------------------------------------------------ asking a teacher
 
 
-class _Sampler(LogitsProcessor):
-    """Turns greedy search into sampling, with a stream of chance for each row.
+class Request(NamedTuple):
+    """One question to a teacher: messages that end in a user's, and the draw's seed."""
 
-    The largest of logits / temperature + Gumbel noise is a sample from the softmax
-    (Gumbel 1954; Maddison, Tarlow and Minka 2014). A stream seeded by the prompt makes
-    the answer to a prompt the same in any batch and any order.
+    messages: list[dict]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn; `sampling_temperature=0` is greedy.
+
+    Raises `ValueError` for settings that no teacher can follow.
     """
 
-    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float):
-        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.temperature = temperature
-        self.nucleus = TopPLogitsWarper(top_p) if top_p < 1 else None
+    max_new_tokens: int = 64
+    sampling_temperature: float = 0.0
+    top_p: float = 1.0
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        scores = scores.float() / self.temperature
-        if self.nucleus:
-            scores = self.nucleus(input_ids, scores)
-        noise = [torch.empty(scores.shape[-1]).exponential_(generator=g).log_()
-                 for g in self.streams]  # fmt: skip
-        return scores - torch.stack(noise).to(scores.device)
+    def __post_init__(self):
+        if self.sampling_temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError("sampling_temperature must be >= 0 and top_p in (0, 1]")
+        if self.max_new_tokens < 1:
+            raise ValueError("max_new_tokens must be at least 1")
 
 
-def _seed_of(text: str, seed: int) -> int:
-    digest = hashlib.blake2b(f"{seed} {text}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
+@dataclass(frozen=True)
+class Reply:
+    """What a teacher said, or, with `finish_reason="error"`, why it said nothing.
+
+    `finish_reason` is `stop` when the teacher ended the answer and `length` when it was
+    cut at `max_new_tokens`.
+    """
+
+    text: str = ""
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str = ""
+
+    @classmethod
+    def failed(cls, reason: str, **tokens: int) -> "Reply":
+        return cls(finish_reason="error", error=reason, **tokens)
+
+
+class Teacher(Protocol):
+    """Anything that answers: a model in this process, or one behind an address."""
+
+    def describe(self) -> dict:
+        """What identifies the teacher, as JSON, for the manifest; never a key."""
+
+    def replies(
+        self, requests: Iterable[Request], sampling: Sampling
+    ) -> Iterator[tuple[int, Reply]]:
+        """Pairs of a request's place and its reply, in the order they get ready.
+
+        Requests are taken from the iterator as the teacher gets to them, and each one
+        taken gives one reply. A request that fails is a reply with `error`; an
+        exception means that no request can succeed.
+        """
+
+
+class LocalTeacher:
+    """A model in this process, asked in batches of prompts of similar length."""
+
+    def __init__(self, chat: ChatModel, batch_size: int = 64):
+        need_template(chat.tokenizer)
+        self.chat, self.batch_size = chat, batch_size
+
+    def describe(self) -> dict:
+        model, tokenizer = self.chat
+        template = hashlib.blake2b(tokenizer.chat_template.encode(), digest_size=8)
+        return {
+            "model": name_of(self.chat),
+            "revision": getattr(model.config, "_commit_hash", None),
+            "weights": weights_hash(model),
+            "template": template.hexdigest(),
+        }
+
+    def replies(
+        self, requests: Iterable[Request], sampling: Sampling
+    ) -> Iterator[tuple[int, Reply]]:
+        """See `Teacher`. A batch that does not fit into memory is halved."""
+        numbered = enumerate(requests)
+        # Many batches at a time, so that sorting finds prompts of one length.
+        while window := list(islice(numbered, 16 * self.batch_size)):
+            fitting = []
+            for place, request in window:
+                ids, problem = self._prompt(request, sampling)
+                if problem:
+                    yield place, Reply.failed(problem, prompt_tokens=len(ids))
+                else:
+                    fitting.append((place, request, ids))
+            # The longest first: if memory is too small, that shows at once.
+            fitting.sort(key=lambda item: -len(item[2]))
+            while fitting:
+                batch = fitting[: self.batch_size]
+                try:
+                    said = self._answer(batch, sampling)
+                except torch.OutOfMemoryError:
+                    if len(batch) == 1:
+                        raise
+                    self.batch_size = len(batch) // 2
+                    torch.cuda.empty_cache()
+                    continue
+                del fitting[: len(batch)]
+                yield from said
+
+    def _prompt(self, request: Request, sampling: Sampling) -> tuple[list[int], str]:
+        """The token ids of a prompt, and why it cannot be answered, if it cannot."""
+        model, tokenizer = self.chat
+        try:
+            text = render_prompt(tokenizer, request.messages)
+        except DataError as error:
+            return [], str(error)
+        # `verbose` is for its warning of long texts; the answer to these is below.
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        limit = getattr(model.config, "max_position_embeddings", None)
+        if limit and len(ids) + sampling.max_new_tokens > limit:
+            return ids, (
+                f"a prompt of {len(ids)} tokens and {sampling.max_new_tokens} new ones "
+                f"exceed the model's {limit} positions; shorten the prompt"
+            )
+        return ids, ""
+
+    def _answer(self, batch: list, sampling: Sampling) -> list[tuple[int, Reply]]:
+        model, tokenizer = self.chat
+        new, heat = sampling.max_new_tokens, sampling.sampling_temperature
+        seeds = [request.seed for _, request, _ in batch]
+        choose = Draw(seeds, new, heat, sampling.top_p) if heat else Greedy()
+        prompts = [ids for *_, ids in batch]
+        stop = end_tokens(model, tokenizer)
+        # Rows of logits beyond the tokenizer's ids are padding, and mean nothing.
+        vocab = max(len(tokenizer) - 1, *stop) + 1
+        with _answering(model):
+            decoded = decode(
+                model, prompts, choose, stop=stop, max_new_tokens=new, vocab=vocab
+            )
+        replies = []
+        for (place, _, ids), (tokens, ended) in zip(batch, decoded, strict=True):
+            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            reason = "stop" if ended else "length"
+            replies.append((place, Reply(text, reason, len(ids), len(tokens) + ended)))
+        return replies
 
 
 @contextmanager
-def _answering(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """The model in eval mode under our settings; afterwards as it was, come what may.
-
-    `generate` fills what a caller left open from the model's own defaults, so those
-    must be ours as well.
-    """
-    was_training, own_defaults = model.training, model.generation_config
+def _answering(model: PreTrainedModel) -> Iterator[None]:
+    """The model in eval mode; afterwards in the mode it had, come what may."""
+    was_training = model.training
     model.eval()
-    model.generation_config = settings
     try:
         yield
     finally:
-        model.generation_config = own_defaults
         model.train(was_training)
 
 
-@torch.inference_mode()
 def answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -81,122 +193,296 @@ def answer(
 ) -> list[str]:
     """The model's answer to each prompt (a list of chat messages), in the order given.
 
-    Prompts are batched by length so that little is padded. `sampling_temperature=0` is
-    greedy; above it, a prompt's sample depends on `seed` and the prompt alone, not on
-    its neighbours. Every setting is passed explicitly: the defaults that a model
-    carries in its own generation file never leak in.
+    Prompts are batched by length so that little is padded, and finished rows leave
+    their batch. `sampling_temperature=0` is greedy; above it, a prompt's sample depends
+    on `seed` and the prompt alone, not on its neighbours. The sampling defaults that a
+    model carries in its own generation file never leak in.
 
-    Raises `ValueError` for a negative temperature or a `top_p` outside (0, 1].
+    Raises `ValueError` for a negative temperature or a `top_p` outside (0, 1], and
+    `DataError` for a prompt that the model cannot read.
     """
-    if sampling_temperature < 0 or not 0 < top_p <= 1:
-        raise ValueError("sampling_temperature must be >= 0 and top_p in (0, 1]")
-    texts = [render_prompt(tokenizer, prompt) for prompt in prompts]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    answers = [""] * len(ids)
-    starts = range(0, len(ids), batch_size)
-    for start in tqdm(starts, desc="answers", disable=not progress):
-        rows = order[start : start + batch_size]
-        width = max(len(ids[i]) for i in rows)
-        # Prompts are padded on the left, so that every answer starts at the same place.
-        batch = torch.full((len(rows), width), tokenizer.pad_token_id)
-        mask = torch.zeros_like(batch)
-        for r, i in enumerate(rows):
-            batch[r, width - len(ids[i]) :] = torch.tensor(ids[i])
-            mask[r, width - len(ids[i]) :] = 1
-        chance = LogitsProcessorList()
-        if sampling_temperature > 0:
-            seeds = [_seed_of(texts[i], seed) for i in rows]
-            chance.append(_Sampler(seeds, sampling_temperature, top_p))
-        with _answering(model, settings):
-            output = model.generate(
-                input_ids=batch.to(model.device),
-                attention_mask=mask.to(model.device),
-                generation_config=settings,
-                logits_processor=chance,
-            )
-        for i, tokens in zip(rows, output[:, width:], strict=True):
-            answers[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    sampling = Sampling(max_new_tokens, sampling_temperature, top_p)
+    teacher = LocalTeacher(ChatModel(model, tokenizer), batch_size)
+    requests = [Request(list(p), seed_of(p, seed)) for p in prompts]
+    answers = [""] * len(requests)
+    replies = teacher.replies(requests, sampling)
+    total = len(requests)
+    for i, reply in tqdm(replies, "answers", total=total, disable=not progress):
+        if reply.error:
+            raise DataError(f"prompt {i + 1}: {reply.error}")
+        answers[i] = reply.text
     return answers
 
 
+def seed_of(messages: Sequence[dict], seed: int, sample: int = 0) -> int:
+    """The seed of one draw: a hash of the prompt, the run's seed and the sample."""
+    text = json.dumps([seed, sample, list(messages)])
+    digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big") >> 3  # 53 bits: a whole number in any JSON
+
+
+# ------------------------------------------------------------------ what it costs
+
+
+class Usage(NamedTuple):
+    """Tokens read and tokens written by a teacher."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, prompt_tokens: int, completion_tokens: int) -> "Usage":
+        return Usage(
+            self.prompt_tokens + prompt_tokens,
+            self.completion_tokens + completion_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Money for a million tokens that the teacher reads, and for a million it writes.
+
+    Prices change: take them from your provider's page.
+    """
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def cost(self, usage: Usage) -> float:
+        written = usage.completion_tokens * self.completion
+        return (usage.prompt_tokens * self.prompt + written) / 1e6
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that one answers file may cost, over all calls that write to it."""
+
+    tokens: int | None = None
+    money: float | None = None
+    prices: Prices = field(default_factory=Prices)
+
+    def __post_init__(self):
+        if self.money is not None and not self.prices.cost(Usage(1, 1)):
+            raise ValueError(
+                "a budget in money needs prices: Budget(money=5, prices=Prices(...))"
+            )
+
+    def allows(self, usage: Usage) -> bool:
+        return (self.tokens is None or sum(usage) <= self.tokens) and (
+            self.money is None or self.prices.cost(usage) <= self.money
+        )
+
+    def __str__(self) -> str:
+        limits = []
+        if self.tokens is not None:
+            limits.append(f"{self.tokens:,} tokens")
+        if self.money is not None:
+            limits.append(f"{self.money:,.2f} in money")
+        return " and ".join(limits)
+
+
+class BudgetSpent(RuntimeError):
+    """The budget ends the run; what was answered is in the file."""
+
+
+def usage_of(rows: Iterable[dict]) -> Usage:
+    """The tokens of all rows that `generate_answers` wrote."""
+    total = Usage()
+    for row in rows:
+        total = total.plus(**row.get("usage", {}))
+    return total
+
+
+# ------------------------------------------------------------------ answers in a file
+
+
 def generate_answers(
-    teacher: ChatModel,
+    teacher: ChatModel | Teacher,
     prompts: Sequence[dict],
     path: str | Path,
     *,
+    samples: int = 1,
     max_new_tokens: int = 64,
     batch_size: int = 64,
     sampling_temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    budget: Budget | None = None,
+    retry_failed: bool = False,
     progress: bool = True,
 ) -> list[dict]:
     """Let the teacher answer every prompt; return the rows and leave them in `path`.
 
     A prompt is a row `{"id": ..., "messages": [..., user], ...}`; its answer is
-    appended to the messages, and other keys are kept. The chat JSONL file grows a few
-    batches at a time, in the order of the prompts. Killed at any moment, a second call
-    drops a torn last line and answers only what is missing. Answers to prompts that are
-    not asked for stay in the file.
+    appended to the messages, `finish_reason` and `usage` are added, and other keys are
+    kept. With `samples` above 1 there are as many rows an id, told apart by `sample`.
+    The rows come back in the order of the prompts; in the chat JSONL file they stand as
+    they got ready. Killed at any moment, a second call drops a torn last line and asks
+    only for what is missing. Answers to prompts that are not asked for stay there.
 
-    Raises `DataError` when two prompts share an id, or when the file already answers
-    another prompt under one of these ids.
+    Beside `x.jsonl`, `x.manifest.json` says which teacher wrote with which settings,
+    and `x.failed.jsonl` is the log of prompts that could not be answered, with the
+    reason as `error`; `retry_failed` asks these again. A `budget` counts everything in
+    the two files; prompts under way are answered and written before the run ends.
+
+    Raises `DataError` when two prompts share an id, when the file answers another
+    prompt under one of these ids or was written by another teacher or with other
+    settings, when it cannot be written, or when somebody else writes to it;
+    `BudgetSpent` when the budget is too small for the rest; `ValueError` for several
+    samples of greedy text, which are all the same.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    by_id = {row["id"]: row for row in prompts}
-    if len(by_id) < len(prompts):
+    sampling = Sampling(max_new_tokens, sampling_temperature, top_p)
+    if samples > 1 and not sampling_temperature:
+        raise ValueError(
+            "several samples need sampling_temperature > 0: greedy text is always the "
+            "same"
+        )
+    asked = {
+        (row["id"], sample): row for row in prompts for sample in range(samples)
+    }  # fmt: skip
+    if len(asked) < samples * len(prompts):
         raise DataError("two prompts share an id; give every prompt its own")
-    done = [row for row in _finished(path) if row["id"] in by_id]
-    for row in done:
-        if list(by_id[row["id"]]["messages"]) != row["messages"][:-1]:
-            raise DataError(
-                f"{path} already answers another prompt under id {row['id']!r}; "
-                "write to another file, or delete this one to start afresh"
-            )
-    finished = {row["id"] for row in done}
-    todo = [row for row in prompts if row["id"] not in finished]
-    with path.open("a", encoding="utf-8") as file:
-        with tqdm(total=len(todo), desc="teacher answers", disable=not progress) as bar:
-            # A few batches at a time: enough to sort by length, little to lose.
-            for start in range(0, len(todo), 4 * batch_size):
-                rows = todo[start : start + 4 * batch_size]
-                said = answer(
-                    teacher.model,
-                    teacher.tokenizer,
-                    [row["messages"] for row in rows],
-                    max_new_tokens=max_new_tokens,
-                    batch_size=batch_size,
-                    sampling_temperature=sampling_temperature,
-                    top_p=top_p,
-                    seed=seed,
+    if isinstance(teacher, ChatModel):
+        teacher = LocalTeacher(teacher, batch_size)
+    with ExitStack() as stack:
+        answers = stack.enter_context(Journal(path))
+        failures = stack.enter_context(Journal(path.with_suffix(".failed.jsonl")))
+        _check_manifest(
+            path,
+            {"teacher": teacher.describe(), "sampling": asdict(sampling), "seed": seed},
+            answers.rows,
+        )
+        finished = {_key(row): row for row in answers.rows if _key(row) in asked}
+        for key, row in finished.items():
+            if list(asked[key]["messages"]) != row["messages"][:-1]:
+                raise DataError(
+                    f"{path} already answers another prompt under id {key[0]!r}; "
+                    "write to another file, or delete this one to start afresh"
                 )
-                for row, text in zip(rows, said, strict=True):
-                    reply = {"role": "assistant", "content": text}
-                    row = {**row, "messages": [*row["messages"], reply]}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    done.append(row)
-                file.flush()
-                os.fsync(file.fileno())
-                bar.update(len(rows))
-    order = {id: i for i, id in enumerate(by_id)}
-    return sorted(done, key=lambda row: order[row["id"]])
+        failed = set() if retry_failed else {_key(row) for row in failures.rows}
+        todo = [key for key in asked if key not in finished and key not in failed]
+        requests = []
+        for id, sample in todo:
+            messages = list(asked[id, sample]["messages"])
+            requests.append(Request(messages, seed_of(messages, seed, sample)))
+        spent = usage_of([*answers.rows, *failures.rows])
+        feed = _Feed(requests, sampling, budget, spent)
+        started = time.perf_counter()
+        with tqdm(total=len(todo), desc="teacher answers", disable=not progress) as bar:
+            while True:  # once, unless a teacher takes up the budget with one handful
+                first = feed.given
+                for place, reply in teacher.replies(feed.round(), sampling):
+                    key = todo[first + place]
+                    row = _row(asked[key], reply, key[1] if samples > 1 else None)
+                    (failures if reply.error else answers).append(row)
+                    if not reply.error:
+                        finished[key] = row
+                    feed.replied(first + place, reply)
+                    written = feed.spent.completion_tokens - spent.completion_tokens
+                    speed = written / (time.perf_counter() - started)
+                    bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+                    bar.update()
+                if feed.given in (first, len(todo)):
+                    break
+    if feed.given < len(todo):
+        raise BudgetSpent(
+            f"the budget of {budget} is spent ({sum(feed.spent):,} tokens): "
+            f"{len(finished)} of {len(asked)} answers are in {path}. "
+            "Raise the budget and call again for the rest"
+        )
+    if missing := len(asked) - len(finished):
+        warnings.warn(
+            f"{missing} of {len(asked)} answers are missing; the reasons are in "
+            f"{failures.path}. Call again with retry_failed=True to ask once more",
+            stacklevel=2,
+        )
+    return [finished[key] for key in asked if key in finished]
 
 
-def _finished(path: Path) -> list[dict]:
-    """The whole lines already there; a torn last line is cut off the file."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("rb+") as file:
-            file.truncate(whole)
-    return read_chat(path)
+class _Feed:
+    """Hands out requests as long as the budget covers the worst they can cost."""
+
+    def __init__(self, requests: Sequence[Request], sampling: Sampling, budget, spent):
+        self.requests, self.sampling = requests, sampling
+        self.budget, self.spent = budget, spent
+        self.given, self.reserved = 0, {}
+
+    def round(self) -> Iterator[Request]:
+        """Requests until the budget is taken up by those that are under way."""
+        while self.given < len(self.requests) and self.affordable():
+            self.given += 1
+            yield self.requests[self.given - 1]
+
+    def affordable(self) -> bool:
+        """Whether the next request fits; if so, what it may cost is reserved."""
+        if self.budget:
+            messages = self.requests[self.given].messages
+            # A character is seldom more than one token.
+            characters = sum(len(message["content"]) for message in messages)
+            worst = Usage(characters, self.sampling.max_new_tokens)
+            taken = self.spent
+            for usage in (worst, *self.reserved.values()):
+                taken = taken.plus(*usage)
+            if not self.budget.allows(taken):
+                return False
+            self.reserved[self.given] = worst
+        return True
+
+    def replied(self, place: int, reply: Reply) -> None:
+        self.spent = self.spent.plus(reply.prompt_tokens, reply.completion_tokens)
+        self.reserved.pop(place, None)
+
+
+def _key(row: dict) -> tuple:
+    return row["id"], row.get("sample", 0)
+
+
+def _row(prompt: dict, reply: Reply, sample: int | None) -> dict:
+    """The row of a reply as it stands in the file."""
+    usage = {
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+    }
+    row = {**prompt, "messages": list(prompt["messages"]), "usage": usage}
+    if sample is not None:
+        row["sample"] = sample
+    if reply.error:
+        return {**row, "error": reply.error}
+    # Half of a surrogate pair, which a server may send, cannot be written as UTF-8.
+    text = reply.text.encode(errors="replace").decode()
+    row["messages"].append({"role": "assistant", "content": text})
+    return {**row, "finish_reason": reply.finish_reason}
+
+
+def _check_manifest(path: Path, settings: dict, rows: Sequence[dict]) -> None:
+    """One teacher and one set of settings a file: compare, or write them down."""
+    manifest = path.with_suffix(".manifest.json")
+    if not rows:
+        write_json(manifest, settings)
+        return
+    advice = f"write to another file, or delete {path} to start afresh"
+    try:
+        before = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{path} has no readable {manifest.name}, so nobody knows which teacher "
+            f"wrote it; {advice}"
+        ) from None
+    old, new = _flat(before), _flat(settings)
+    changed = [
+        f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise DataError(f"{path} was begun otherwise: {'; '.join(changed)}; {advice}")
+
+
+def _flat(settings: dict) -> dict:
+    return {
+        f"{group}.{name}" if isinstance(values, dict) else group: value
+        for group, values in settings.items()
+        for name, value in (
+            values.items() if isinstance(values, dict) else [("", values)]
+        )
+    }

@@ -65,7 +65,12 @@ class Example:
     def row(self) -> dict:
         """The example as chat JSONL wants it: prompt and answer in `messages`."""
         answer = {"role": "assistant", "content": self.answer}
-        return {"id": self.id, "task": self.task, "messages": [*self.messages, answer]}
+        question = self.question()
+        return {**question, "messages": [*question["messages"], answer]}
+
+    def question(self) -> dict:
+        """The prompt alone as a row, for a teacher to answer."""
+        return {"id": self.id, "task": self.task, "messages": list(self.messages)}
 
 
 # ---------------------------------------------------------------- reading facts

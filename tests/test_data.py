@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,3 +163,120 @@ def test_a_row_without_an_answer_or_a_template_is_refused(tokenizer):
     bare.chat_template = None
     with pytest.raises(DataError, match="no chat template"):
         data.tokenize_chat(bare, CHAT)
+
+
+def test_encode_chat_counts_the_rows_that_are_too_long(tokenizer):
+    rows = [e.row() for e in world.examples("train", 6)]
+    lengths = [len(row["labels"]) for row in data.encode_chat(rows, tokenizer)]
+    limit = sorted(lengths)[-3]
+    message = (
+        rf"row \d: .*max_length={limit}; .*\(2 of 6 rows exceed it; "
+        f"the longest has {max(lengths)} tokens"
+    )
+    with pytest.raises(DataError, match=message):
+        data.encode_chat(rows, tokenizer, max_length=limit)
+    assert len(data.encode_chat(rows, tokenizer, max_length=max(lengths))) == 6
+
+
+def test_encode_chat_in_chunks_equals_one_conversation_at_a_time(tokenizer):
+    rows = [e.row() for e in world.examples("train", 23)] * 45
+    singly = [data.tokenize_chat(tokenizer, row["messages"]) for row in rows[:23]]
+    encoded = data.encode_chat(iter(rows), tokenizer)
+    assert encoded[:] == Dataset.from_list(singly * 45)[:]
+    bad = {"messages": CHAT[:2]}
+    with pytest.raises(DataError, match="row 1036: .*must end in an assistant"):
+        data.encode_chat([*rows, bad], tokenizer)
+    with pytest.raises(DataError, match="no rows; is the file empty"):
+        data.encode_chat([], tokenizer)
+
+
+# ---------------------------------------------------------------- other templates
+
+# Each does in a few words what the template of a well-known model does.
+TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+ASK = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+ADDS_SYSTEM = (  # Qwen2.5
+    "{% if messages[0].role != 'system' %}<|system|>You help.<|end|>{% endif %}"
+    + TURNS + ASK
+)  # fmt: skip
+THINKS = (  # Qwen3: thinking of past turns is dropped, the last answer always has some
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{% if m.role == 'assistant' %}{% set parts = m.content.split('</think>') %}"
+    "{% if loop.last %}<think>{{ parts[0] if parts|length > 1 else '' }}</think>"
+    "{% endif %}{{ parts[-1] }}{% else %}{{ m.content }}{% endif %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>"
+    "{% endif %}{% endif %}"
+)
+NO_SYSTEM = (  # Gemma 2
+    "{% if messages[0].role == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}" + TURNS + ASK
+)
+OPENS_THOUGHT = TURNS + ASK.replace("<|assistant|>", "<|assistant|><think>")  # R1
+OTHER_END = TURNS.replace("<|end|>", "<stop>\n") + ASK  # its end token is no eos
+
+
+@pytest.fixture
+def speaks(tokenizer):
+    def with_template(template):
+        other = copy.deepcopy(tokenizer)
+        other.chat_template = template
+        return other
+
+    return with_template
+
+
+def learnt(tokenizer, chat):
+    labels = data.tokenize_chat(tokenizer, chat)["labels"]
+    return tokenizer.decode([i for i in labels if i != IGNORE_INDEX])
+
+
+def test_a_system_prompt_that_a_template_adds_is_read_not_learnt(speaks):
+    tokenizer = speaks(ADDS_SYSTEM)
+    assert "You help." in data.render_prompt(tokenizer, CHAT[1:2])
+    assert learnt(tokenizer, CHAT[1:]) == "Please close the lid.<|end|>"
+    assert "You help." not in data.render_prompt(tokenizer, CHAT[:2])
+
+
+def test_a_thinking_model_is_asked_and_taught_to_answer_at_once(speaks):
+    tokenizer = speaks(THINKS)
+    past = {"role": "assistant", "content": "Hm, lamps.</think>Which lamp?"}
+    chat = [CHAT[1], past, {"role": "user", "content": "The red one."}, CHAT[2]]
+    prompt = data.render_prompt(tokenizer, chat[:-1])
+    assert prompt.endswith("<think></think>") and "Hm, lamps." not in prompt
+    assert learnt(tokenizer, chat) == "Please close the lid.<|end|>"
+    with pytest.raises(DataError, match="'Hm, .* in place of .*thinking marks"):
+        data.tokenize_chat(tokenizer, chat[:2])
+
+
+def test_a_template_that_opens_a_thought_is_refused_with_the_place(speaks):
+    with pytest.raises(DataError, match="'Please close the lid' in place of '<think>"):
+        data.tokenize_chat(speaks(OPENS_THOUGHT), CHAT)
+
+
+def test_a_template_without_a_system_role_says_where_its_text_goes(speaks):
+    tokenizer = speaks(NO_SYSTEM)
+    cure = "System role not supported.*start of the first user message"
+    with pytest.raises(DataError, match=cure) as caught:
+        data.render_prompt(tokenizer, CHAT[:2])
+    assert caught.value.__suppress_context__
+    with pytest.raises(DataError, match=f"row 2: .*{cure}"):
+        data.encode_chat([{"messages": CHAT[1:]}, {"messages": CHAT}], tokenizer)
+
+
+def test_the_end_token_is_learnt_where_a_template_ends_otherwise(speaks):
+    said = learnt(speaks(OTHER_END), CHAT)
+    assert said.startswith("Please close the lid.") and said.endswith("<|end|>")
+
+
+def test_an_answer_that_holds_the_end_token_is_refused_not_cut(tokenizer):
+    chat = [*CHAT[:2], {"role": "assistant", "content": "Write <|end|> here."}]
+    with pytest.raises(DataError, match="contains the end token"):
+        data.tokenize_chat(tokenizer, chat)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tokenizer):
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(DataError, match="no end token; set tokenizer.eos_token"):
+        data.render_prompt(endless, CHAT[:2])

@@ -1,0 +1,191 @@
+"""Rows through rules: what a rule is, what it reads, and what comes through.
+
+The rules themselves are in `quality` and `overlap`.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from .rows import DataError
+
+Rule = Callable[[dict], str]
+Part = Literal["prompt", "answer", "both"]
+
+
+class RuleError(ValueError):
+    """A rule that failed or broke the convention; the message names rule and row."""
+
+
+# ---------------------------------------------------------------- reading rows
+
+# A run of letters and digits, or one character of a script written without spaces.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: no case, no punctuation, Unicode forms made equal (NFKC).
+
+    Each Chinese or Japanese character counts as a word.
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def ngrams(text_words: Sequence[str], n: int) -> list[str]:
+    """All runs of `n` words, each as one string; none where there are fewer words."""
+    return [" ".join(text_words[i : i + n]) for i in range(len(text_words) - n + 1)]
+
+
+def normalised(text: str) -> str:
+    """The words of the text only: equal for answers that differ in case or commas.
+
+    A text without words (signs, emoji) stays as it is.
+    """
+    return " ".join(words(text)) or text.strip()
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8 of any string, for hashes."""
+    return text.encode("utf-8", "surrogatepass")  # JSON may hold half of a pair
+
+
+def answer_of(row: dict) -> str:
+    """The last message of a row, which must be the assistant's (else `DataError`)."""
+    last = row["messages"][-1]
+    if last["role"] != "assistant":
+        raise DataError(
+            f"row {row.get('id', 'without id')!r} has no answer: its last message must "
+            "be the assistant's"
+        )
+    return last["content"]
+
+
+def prompt_of(row: dict) -> str:
+    """What the answer answers: all turns before it, without the system message."""
+    turns = row["messages"]
+    turns = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+    return "\n".join(turn["content"] for turn in turns if turn["role"] != "system")
+
+
+def text_of(row: dict, part: Part) -> str:
+    """The part of a row that a rule reads."""
+    if part == "prompt":
+        return prompt_of(row)
+    return answer_of(row) if part == "answer" else f"{prompt_of(row)}\n{answer_of(row)}"
+
+
+def check_part(part: Part) -> None:
+    """Raise `ValueError` where there is no such part."""
+    if part not in ("prompt", "answer", "both"):
+        raise ValueError(f'on={part!r}: choose "prompt", "answer" or "both"')
+
+
+def task_of(row: dict) -> str:
+    """The name of the row's task, or "no task"."""
+    return str(row.get("task", "no task"))
+
+
+# ---------------------------------------------------------------- the funnel
+
+
+def over_rows(rule: Callable[[Sequence[dict]], Sequence[str]]) -> Rule:
+    """Mark a rule that takes all rows that are left and returns a string for each."""
+    rule.over_rows = True
+    return rule
+
+
+def reasons(rule: Rule, rows: Sequence[dict], name: str = "rule") -> list[str]:
+    """What the rule says of each row: "" or the reason for dropping it.
+
+    Raises `RuleError` naming rule, row and cause where the rule raises, and where it
+    returns anything but a string for each row.
+    """
+    found = []
+    if getattr(rule, "over_rows", False):
+        try:
+            found = list(rule(rows))
+        except Exception as error:
+            raise RuleError(
+                f"rule {name!r} failed: {type(error).__name__}: {error}"
+            ) from error
+        if len(found) != len(rows):
+            raise RuleError(
+                f"rule {name!r} gave {len(found)} reasons for {len(rows)} rows; "
+                'a rule over rows returns one string for each, "" to keep it'
+            )
+    for place, row in enumerate(rows):
+        which = f"row {row.get('id', place)!r}"
+        if place == len(found):
+            try:
+                found.append(rule(row))
+            except Exception as error:
+                raise RuleError(
+                    f"rule {name!r} failed on {which}: {type(error).__name__}: {error}"
+                ) from error
+        if not isinstance(found[place], str):
+            hint = "call it first, as in length()" if callable(found[place]) else (
+                'a rule returns "" to keep a row, or a string with the reason'
+            )  # fmt: skip
+            raise RuleError(
+                f"rule {name!r} returned {found[place]!r} for {which}; {hint}"
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """What came through the rules, and what did not.
+
+    `kept`: the rows that every rule keeps, the very objects, in their order.
+    `dropped`: copies of the others, in their order, each with `dropped_by`, the name of
+    the first rule against it, and `reason`.
+    `table`: one line a rule: rows in, dropped, left; `share` is dropped / in.
+    `by_task`: one line a task: rows in, dropped by each rule, kept; `share` is
+    kept / in.
+    """
+
+    kept: list[dict]
+    dropped: list[dict]
+    table: pd.DataFrame
+    by_task: pd.DataFrame
+
+
+def funnel(rows: Sequence[dict], rules: Mapping[str, Rule]) -> Funnel:
+    """Pass rows through rules, one after the other: each sees what the last one left.
+
+    Cheap rules first, those that compare rows (duplicates, balance) last: then a wrong
+    row cannot push out a right one. Raises `RuleError`, see `reasons`.
+    """
+    rows = list(rows)
+    left, verdicts, lines = list(range(len(rows))), {}, []
+    for name, rule in rules.items():
+        said = reasons(rule, [rows[i] for i in left], name)
+        out = {i: (name, why) for i, why in zip(left, said, strict=True) if why}
+        share = len(out) / len(left) if left else 0.0
+        lines.append([name, len(left), len(out), len(left) - len(out), share])
+        verdicts |= out
+        left = [i for i in left if i not in out]
+    dropped = [
+        {**rows[i], "dropped_by": verdicts[i][0], "reason": verdicts[i][1]}
+        for i in sorted(verdicts)
+    ]
+    table = pd.DataFrame(lines, columns=["rule", "in", "dropped", "left", "share"])
+    fates = [(task_of(row), verdicts.get(i, ("",))[0]) for i, row in enumerate(rows)]
+    return Funnel([rows[i] for i in left], dropped, table, _by_task(fates, list(rules)))
+
+
+def _by_task(fates: Sequence[tuple[str, str]], rules: list[str]) -> pd.DataFrame:
+    """From (task, rule that dropped it or "") of every row."""
+    count, total = Counter(fates), Counter(task for task, _ in fates)
+    lines = [
+        [n, *(count[task, rule] for rule in [*rules, ""]), count[task, ""] / n]
+        for task, n in total.items()
+    ]
+    columns = ["in", *rules, "kept", "share"]
+    return pd.DataFrame(lines, index=list(total), columns=columns)
