@@ -27,8 +27,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .data import collate, write_json
 from .losses import SparseTargets, shift_and_mask
-from .models import ChatModel
+from .models import ChatModel, name_of, weights_hash
 from .train import LiveTeacher
+from .vocabulary import rendered
 
 KINDS = ("topk", "sampled", "hidden", "dense")
 MANIFEST, HEAD = "manifest.json", "head.safetensors"
@@ -75,7 +76,7 @@ def write_cache(
     settings = _settings(teacher, kind, k, samples, temperature, vocab)
     record = _Recorder(teacher.model, settings)
     manifest, done = _resume(folder, settings)
-    manifest["teacher"], files = _name(teacher), manifest["files"]
+    manifest["teacher"], files = name_of(teacher), manifest["files"]
     if kind == "hidden" and HEAD not in files:
         files[HEAD] = _save(folder / HEAD, record.head)
     total = len(rows) if hasattr(rows, "__len__") else None
@@ -118,10 +119,11 @@ def open_cache(
     settings = manifest["settings"]
     if teacher is not None:
         tokenizer = teacher.tokenizer
-        if _weights_hash(teacher.model) != settings["weights"]:
+        if weights_hash(teacher.model) != settings["weights"]:
             raise CacheError(
                 f"{folder}: written by {manifest['teacher']} with other weights than "
-                f"{_name(teacher)} has: open it with that teacher, or write a new cache"
+                f"{name_of(teacher)} has: open it with that teacher, or write a new "
+                "cache"
             )
     if tokenizer is not None:
         if _tokenizer_hash(tokenizer, settings["vocab"]) != settings["tokenizer"]:
@@ -129,6 +131,13 @@ def open_cache(
                 f"{folder}: written with another tokenizer, so that ids do not mean "
                 "the same. Use a teacher with the student's tokenizer and write a new "
                 "cache, or train on the teacher's text"
+            )
+        if _template_hash(tokenizer) != settings["template"]:
+            raise CacheError(
+                f"{folder}: written under another chat template, so that rows of this "
+                "tokenizer are not what the teacher was asked. Give the student the "
+                "teacher's: student.tokenizer.chat_template = "
+                "teacher.tokenizer.chat_template, and encode the rows anew"
             )
     return TeacherCache(folder, manifest, tail)
 
@@ -422,8 +431,9 @@ def _settings(teacher, kind, k, samples, temperature, vocab) -> dict:
         "temperature": temperature,
         "vocab": vocab,
         "softcap": getattr(config, "final_logit_softcapping", None),
-        "weights": _weights_hash(teacher.model),
+        "weights": weights_hash(teacher.model),
         "tokenizer": _tokenizer_hash(teacher.tokenizer, vocab),
+        "template": _template_hash(teacher.tokenizer),
     }
 
 
@@ -568,23 +578,13 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _name(teacher: ChatModel) -> str:
-    """A hub id, or the last part of a local folder: no path of this machine."""
-    name = teacher.model.config._name_or_path
-    return Path(name).name if Path(name).exists() else name
-
-
-def _weights_hash(model: PreTrainedModel) -> str:
-    """Of names, shapes, types and about a thousand values of every weight."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(model.state_dict().items()):
-        some = value.flatten()[:: max(1, value.numel() // 1024)].float().cpu()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(some.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase, vocab: int) -> str:
     """Of the shared ids and their tokens."""
     words = sorted((i, word) for word, i in tokenizer.get_vocab().items() if i < vocab)
     return hashlib.blake2b(json.dumps(words).encode(), digest_size=16).hexdigest()
+
+
+def _template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of what the chat template makes of a conversation, not of how it is written."""
+    text = rendered(tokenizer) if getattr(tokenizer, "chat_template", None) else ""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,17 +1,19 @@
 """The lap in two calls: the teacher's verified text, then a student taught with
 LoRA."""
 
+import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
-from . import data, evaluate, generate, models, profile
+from . import data, generate, models, profile
 from .models import ChatModel
 from .tracks import Track
 from .train import History, Signal, fit
-from .world import Example
+from .world import Example, verify
 
 
 def teacher_rows(
@@ -22,11 +24,14 @@ def teacher_rows(
     All answers are left in `path` (see `generate.generate_answers`, which also takes
     the `settings`); only verified ones are returned, as chat rows to train on.
     """
-    prompts = [{"id": e.id, "messages": list(e.messages)} for e in examples]
+    asked = {example.id: example for example in examples}
+    prompts = [example.question() for example in examples]
     answered = generate.generate_answers(teacher, prompts, path, **settings)
-    texts = [row["messages"][-1]["content"] for row in answered]
-    right = evaluate.score(examples, texts)["right"]
-    return [row for row, keep in zip(answered, right, strict=True) if keep]
+    return [
+        row
+        for row in answered
+        if verify(asked[row["id"]], row["messages"][-1]["content"])
+    ]
 
 
 def distil(
@@ -34,8 +39,10 @@ def distil(
     rows: Sequence[dict],
     track: Track,
     *,
-    teacher: PreTrainedModel | Signal | None = None,
+    teacher: ChatModel | PreTrainedModel | Signal | None = None,
     rank: int | None = None,
+    alpha: float | None = None,
+    targets: str | list[str] = "all-linear",
     full: bool = False,
     learning_rate: float | None = None,
     soft_weight: float = 1.0,
@@ -45,14 +52,29 @@ def distil(
 ) -> tuple[ChatModel, History, int]:
     """Teach a copy of the student: with the teacher's logits, or without one the text.
 
-    LoRA of `rank` (by default the track's), merged at the end; `full` trains every
-    weight instead. Other `settings` (steps, kind, ...) are those of `train.fit`.
+    LoRA of `rank` (by default the track's), `alpha` and `targets` (see
+    `models.add_lora`), merged at the end; `full` trains every weight instead. Other
+    `settings` (steps, kind, ...) are those of `train.fit`.
+    A teacher with its tokenizer is compared with the student first
+    (`models.check_pair`), and columns of logits that they do not share are left out.
     Returns the new model, the history of its training and the number of
     parameters that were trained. The student handed in does not change.
+
+    A student in 4 bits keeps its adapter, for it cannot hold the sum: see
+    `models.merge`, which takes the base in full precision. So does, with a warning, one
+    whose merged logits are others.
     """
+    if isinstance(teacher, ChatModel):
+        settings = {"vocab": models.check_pair(student, teacher)} | settings
+        teacher = teacher.model
     torch.manual_seed(seed)  # LoRA's random half
-    lora = models.add_lora(student.model, rank or track.lora_rank)
-    model = lora.unload().requires_grad_(True) if full else lora
+    if full:
+        model = copy.deepcopy(student.model).requires_grad_(True)
+    else:
+        rank = rank or track.lora_rank
+        model = models.add_lora(student.model, rank, alpha=alpha, targets=targets)
+    if track.checkpointing:
+        models.checkpoint(model)
     history = fit(
         model,
         data.encode_chat(rows, student.tokenizer),
@@ -65,5 +87,9 @@ def distil(
         **settings,
     )
     trained = profile.parameters(model, trainable=True)
-    model = model if full else models.merge(model)
+    if not full and not models.in_4_bits(model):
+        try:
+            model = models.merge(model)
+        except ValueError as error:  # a night's training shall not be lost by this
+            warnings.warn(f"the student keeps its adapter: {error}", stacklevel=2)
     return ChatModel(model.eval(), student.tokenizer), history, trained

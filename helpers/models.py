@@ -1,22 +1,83 @@
-"""Load teachers and students, compare their vocabularies, add and merge LoRA
-adapters."""
+"""Load teachers and students from a folder or the hub, ready to be used.
 
-import copy
+Vocabularies are compared in `vocabulary`, adapters live in `adapters`; their public
+names are found here as well.
+"""
+
+import hashlib
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
-from .tracks import Track
+from .adapter_files import list_adapters, load_adapter, save_adapter
+from .adapters import (
+    AdapterError,
+    adamw,
+    add_lora,
+    checkpoint,
+    in_4_bits,
+    merge,
+)
+from .hub import ModelError, check_folder, explained
+from .tracks import Track, best_device
+from .vocabulary import (
+    TemplateMismatch,
+    VocabularyMismatch,
+    check_templates,
+    shared_vocab,
+)
+
+__all__ = [
+    "AdapterError",
+    "ChatModel",
+    "ModelError",
+    "TemplateMismatch",
+    "VocabularyMismatch",
+    "adamw",
+    "add_lora",
+    "check_pair",
+    "check_templates",
+    "checkpoint",
+    "end_tokens",
+    "in_4_bits",
+    "list_adapters",
+    "load",
+    "load_adapter",
+    "load_student",
+    "load_teacher",
+    "merge",
+    "name_of",
+    "save_adapter",
+    "shared_vocab",
+    "weights_hash",
+]
+
+SAFE = {"trust_remote_code": False}  # no code from the hub is ever run
+
+# For a model that has no chat template: any will do that is kept to.
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] | capitalize }}: "
+    "{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+    "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"
+)
+# Before a template that prints today's date, which would make other rows, and miss
+# every cache, tomorrow; or that lets a model think aloud unless it is told not to.
+STEADY = (
+    "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+    "{%- set enable_thinking = enable_thinking | default(false) %}"
+)
 
 
 class ChatModel(NamedTuple):
@@ -26,116 +87,199 @@ class ChatModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
 
-class VocabularyMismatch(ValueError):
-    """Two tokenizers whose ids do not mean the same; the message says where they
-    differ."""
-
-
 def load_teacher(track: Track) -> ChatModel:
-    """The track's teacher, in eval mode; none of its parameters can be trained."""
-    teacher = _load(track.teacher, track)
+    """The track's teacher, in eval mode; none of its parameters can be trained.
+
+    Warns where the track has it in 4 bits.
+    """
+    if track.quantise_teacher:
+        warnings.warn(
+            "the teacher is loaded in 4 bits: it gives the signal of a coarser model. "
+            "Compare its answers, and evaluate.agreement, with those of the full one "
+            "on a few rows, or cache the signal of the full one on a larger machine",
+            stacklevel=2,
+        )
+    teacher = _load(track.teacher, track, track.quantise_teacher)
     teacher.model.requires_grad_(False)
     return teacher
 
 
 def load_student(track: Track) -> ChatModel:
     """The track's student base, before any distillation, in eval mode."""
-    return _load(track.student, track)
+    return _load(track.student, track, track.quantise_student)
 
 
-def _load(name: str | Path, track: Track) -> ChatModel:
-    """Load a local folder or a hub id. Only safetensors, never code from the hub."""
-    folder = Path(name)
-    if folder.is_absolute() and not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"no model in {folder.name}/ among the shipped weights: the clone is "
-            "incomplete. Fetch the repository again, or run `make weights`"
-        )
-    safe = {"trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(name, **safe)
-    model = AutoModelForCausalLM.from_pretrained(
-        name, dtype=track.dtype, use_safetensors=True, **safe
-    )
-    return ChatModel(model.to(track.device).eval(), tokenizer)
+def _load(name: str, track: Track, quantise: bool) -> ChatModel:
+    settings = {"device": track.device, "dtype": track.dtype}
+    return load(name, quantise="nf4" if quantise else None, **settings)
 
 
-def shared_vocab(
-    student_tokenizer: PreTrainedTokenizerBase,
-    teacher_tokenizer: PreTrainedTokenizerBase,
-    student_config: PretrainedConfig,
-    teacher_config: PretrainedConfig,
-) -> int:
-    """How many rows of logits the two models share: slice both to it *before* softmax.
-
-    Models of one family may carry different numbers of padded embedding rows over the
-    same tokenizer (Qwen2.5: 151,936 and 152,064). Token t must have the same id in
-    both.
-
-    Raises `VocabularyMismatch`, naming the first id that differs and how many do; then
-    logits cannot be compared, only the teacher's text can be learnt.
-    """
-    student, teacher = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
-    size = min(len(student), len(teacher))
-    by_id = [{i: token for token, i in vocab.items()} for vocab in (student, teacher)]
-    differing = [i for i in range(size) if by_id[0].get(i) != by_id[1].get(i)]
-    if differing:
-        first = differing[0]
-        raise VocabularyMismatch(
-            f"{len(differing):,} of {size:,} ids differ; the first is id {first}: "
-            f"student {by_id[0].get(first)!r}, teacher {by_id[1].get(first)!r}. "
-            "Logits of these two cannot be compared; distil from the teacher's text"
-        )
-    rows = min(student_config.vocab_size, teacher_config.vocab_size)
-    if rows < size:
-        raise VocabularyMismatch(
-            f"a model has {rows:,} rows of logits for {size:,} token ids: model and "
-            "tokenizer do not belong together"
-        )
-    # Where one tokenizer goes on alone, the other's rows there are untrained padding.
-    return size if len(student) != len(teacher) else rows
-
-
-def add_lora(
-    model: PreTrainedModel,
-    rank: int = 16,
+def load(
+    name: str | Path,
     *,
-    alpha: float | None = None,
-    targets: str | list[str] = "all-linear",
-    dropout: float = 0.0,
-) -> PeftModel:
-    """Freeze `model` and add trainable low-rank matrices to its linear layers.
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    quantise: str | None = None,
+) -> ChatModel:
+    """Load a local folder or a hub id, in eval mode. Only safetensors, no foreign code.
 
-    LoRA (Hu et al. 2021): W x becomes W x + (alpha / rank) B A x, with A (rank, in)
-    random and B (out, rank) zero, so the model starts unchanged. `alpha` defaults to 2
-    x rank. The model handed in is copied, not changed.
+    - device: by default the best there is; dtype: by default float32 on a CPU, and
+      bfloat16 elsewhere.
+    - quantise: "nf4" packs linear layers into 4 bits with double quantisation (Dettmers
+      et al. 2023), computing in `dtype`. The output layer is left as it is, and so are
+      layers whose rows are no multiple of 64, which some processors cannot multiply.
+
+    The tokenizer is made ready: it has a chat template (a plain one, with a warning,
+    where the model brings none) that neither prints today's date nor asks the model to
+    think aloud; `eos_token` is the token that closes an answer in this template; and it
+    has a token to pad with.
+
+    Raises `FileNotFoundError` for a folder that is not there and `ModelError` for all
+    else that fails, in one line that says what to do.
     """
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha if alpha is not None else 2 * rank,
-        target_modules=targets,
-        lora_dropout=dropout,
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        # peft asks for an attribute by its old name; nothing a learner could mend.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(copy.deepcopy(model), config)
-
-
-@torch.no_grad()
-def merge(model: PeftModel, *, tolerance: float = 1e-4) -> PreTrainedModel:
-    """Fold the adapter into the weights: a plain model that answers as the adapted one.
-
-    The adapted model is left as it was. Raises `ValueError` when the logits of the two
-    differ by more than `tolerance` on a probe (a base in 4 bits cannot hold the sum).
-    """
-    model.eval()
-    merged = copy.deepcopy(model).merge_and_unload().eval()
-    probe = torch.arange(min(64, merged.config.vocab_size), device=merged.device)[None]
-    gap = (model(probe).logits - merged(probe).logits).abs().max().item()
-    if gap > tolerance:
-        raise ValueError(
-            f"merging changed the logits by {gap:.2g} (allowed {tolerance:.2g}); "
-            "merge into the base in its full precision, not into a quantised one"
+    device = device or best_device()
+    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    check_folder(Path(name))
+    with explained(str(name)):
+        config = AutoConfig.from_pretrained(name, **SAFE)  # fails early, and is small
+        tokenizer = AutoTokenizer.from_pretrained(name, **SAFE)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=_quantisation(quantise, config, device, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **SAFE,
         )
-    return merged
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{name}: its files lack {len(missing)} of the model's weights, the first "
+            f"is {missing[0]}, and random ones would take their place: fetch it again, "
+            "or take the causal language model of this family"
+        )
+    if device == "cpu":
+        _keep_trainable(model)
+    _make_ready(tokenizer, str(name))
+    return ChatModel(model.eval(), tokenizer)
+
+
+def check_pair(student: ChatModel, teacher: ChatModel) -> int:
+    """All that must agree before logits are compared; returns the shared columns.
+
+    Give the result as `vocab` to `cache.write_cache` and `train.fit`. Raises
+    `VocabularyMismatch` or `TemplateMismatch`, with the first difference and the cure.
+    """
+    configs = student.model.config, teacher.model.config
+    vocab = shared_vocab(student.tokenizer, teacher.tokenizer, *configs)
+    check_templates(student.tokenizer, teacher.tokenizer)
+    return vocab
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """All ids that end an answer: the template's, and those the model itself names."""
+    ends = {tokenizer.eos_token_id}
+    for settings in (model.generation_config, model.config.get_text_config()):
+        named = getattr(settings, "eos_token_id", None)
+        ends.update(named if isinstance(named, list) else [named])
+    return sorted(ends - {None})
+
+
+def name_of(chat: ChatModel) -> str:
+    """A hub id, or the last part of a local folder: no path of this machine."""
+    name = chat.model.config._name_or_path
+    return Path(name).name if Path(name).exists() else name
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """Of names, shapes, types and about a thousand values of every weight."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        some = value.flatten()[:: max(1, value.numel() // 1024)].float().cpu()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(some.numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- tokenizers
+
+
+def _make_ready(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Template, end of an answer, and padding, as `load` promises them."""
+    if tokenizer.eos_token is None:
+        raise ModelError(
+            f"{name}: its tokenizer has no end-of-text token, so that no answer could "
+            "end; set eos_token in its tokenizer_config.json"
+        )
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+        warnings.warn(
+            f"{name} has no chat template and got a plain one (User: … Assistant: …). "
+            "As a student it will learn it; as a teacher take the instruct version. "
+            "Beside a teacher, give the student the teacher's template",
+            stacklevel=3,
+        )
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template or "enable_thinking" in template:
+        tokenizer.chat_template = STEADY + template
+    tokenizer.eos_token = _end_of_answer(tokenizer) or tokenizer.eos_token
+    if tokenizer.pad_token is None:  # masks come from lengths: any token will do
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _end_of_answer(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The special token that the template puts behind an answer: Gemma's is not its
+    end of text, and a student that never saw it learnt would not stop."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Yes."}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    after = tokenizer(whole.rpartition("Yes.")[2], add_special_tokens=False)
+    special = tokenizer.added_tokens_decoder
+    ends = [i for i in after["input_ids"] if i in special and special[i].special]
+    return special[ends[0]].content if ends else None
+
+
+# ---------------------------------------------------------------- 4 bits
+
+
+def _quantisation(
+    quantise: str | None, config: PretrainedConfig, device: str, dtype: torch.dtype
+) -> BitsAndBytesConfig | None:
+    if quantise is None:
+        return None
+    if quantise != "nf4":
+        raise ModelError(f'no quantisation {quantise!r}: choose "nf4" or None')
+    if device == "mps":  # there bitsandbytes would fetch its code from the hub
+        raise ModelError('4 bits need a CUDA GPU or a CPU: device="cpu", or None')
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=_left_alone(config),  # holds for 4 bits, too
+    )
+
+
+def _keep_trainable(model: PreTrainedModel) -> None:
+    """Keep 4-bit layers in the form that has a gradient.
+
+    On processors with bfloat16 units bitsandbytes packs a layer anew when it is first
+    used in eval mode. From then on it computes in bfloat16, stops every gradient
+    without a word, and cannot be merged.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _left_alone(config: PretrainedConfig) -> list[str]:
+    """Names of the output layer and of layers whose rows are no multiple of 64."""
+    with torch.device("meta"):  # shapes without numbers
+        model = AutoModelForCausalLM.from_config(config, **SAFE)
+    head, names = model.get_output_embeddings(), []
+    for name, module in model.named_modules():
+        width = getattr(module, "in_features", 0)
+        if isinstance(module, Conv1D):  # GPT-2's linear layer, (in, out)
+            width = len(module.weight)
+        if module is head or width % 64:
+            names.append(name)
+    return names

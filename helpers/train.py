@@ -15,7 +15,9 @@ from torch.nn import Module
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
+from .adapters import adamw
 from .data import IGNORE_INDEX, collate
+from .fits import shortage
 from .losses import SparseTargets, loss_parts, mix_teachers, shift_and_mask
 
 # What a teacher says about a batch of `data.collate`: logits or log-probabilities
@@ -143,7 +145,7 @@ def fit(
     check(student, teacher, rows, trained)
     if pad_token_id is None:
         pad_token_id = padding(student)
-    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay)
+    optimiser = adamw(student, learning_rate, weight_decay)
     scheduler = get_scheduler(schedule, optimiser, int(warmup * steps), steps)
     lengths = [len(row["input_ids"]) for row in rows]
     stream = batches(lengths, batch_size * accumulation, seed, group_by_length)
@@ -191,6 +193,9 @@ def fit(
             scheduler.step()
             optimiser.zero_grad()
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    except torch.OutOfMemoryError as error:
+        memory = dict(accumulation=accumulation, teacher=teacher, kind=kind)
+        raise shortage(student, rows, batch_size, **memory) from error
     finally:  # also where the learner interrupts the cell
         optimiser.zero_grad()
         student.eval()

@@ -690,7 +690,7 @@ PLANTED = {
         planted(test_bug_12_another_tokenizer_of_equal_size_is_refused),
     ),
     "weights not compared": (
-        'if _weights_hash(teacher.model) != settings["weights"]:',
+        'if weights_hash(teacher.model) != settings["weights"]:',
         "if False:",
         planted(test_another_model_or_kind_is_refused),
     ),

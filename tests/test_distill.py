@@ -6,17 +6,25 @@ import pytest
 import torch
 
 from helpers import distill, record, world
+from helpers.data import read_chat
+from helpers.generate import Reply
 from helpers.models import ChatModel
 
 
-def test_wrong_answers_of_the_teacher_are_dropped(tmp_path, monkeypatch, teacher):
+def test_wrong_answers_of_the_teacher_are_dropped(tmp_path):
+    class HalfRight:
+        def describe(self):
+            return {"model": "half right"}
+
+        def replies(self, requests, sampling):
+            for place, _ in reversed(list(enumerate(requests))):
+                yield place, Reply("Sorry?" if place % 2 else examples[place].answer)
+
     examples = world.examples("train", 6)
-    wanted = ["Sorry?" if i % 2 else e.answer for i, e in enumerate(examples)]
-    monkeypatch.setattr(distill.generate, "answer", lambda *_, **__: wanted)
     path = tmp_path / "answers.jsonl"
-    rows = distill.teacher_rows(teacher, examples, path, progress=False)
+    rows = distill.teacher_rows(HalfRight(), examples, path, progress=False)
     assert [row["id"] for row in rows] == [e.id for e in examples[::2]]
-    assert len(path.read_text().splitlines()) == 6, "the file keeps every answer"
+    assert len(read_chat(path)) == 6
 
 
 @pytest.mark.parametrize("full", [False, True])
