@@ -5,7 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -76,11 +76,11 @@ class Teacher(Protocol):
     def replies(
         self, requests: Iterable[Request], sampling: Sampling
     ) -> Iterator[tuple[int, Reply]]:
-        """Pairs of a request's place and its reply, in the order they get ready.
+        """A generator of pairs, a request's place and its reply, as they get ready.
 
         Requests are taken from the iterator as the teacher gets to them, and each one
         taken gives one reply. A request that fails is a reply with `error`; an
-        exception means that no request can succeed.
+        exception means that no request can succeed. Closed early, it breaks off.
         """
 
 
@@ -254,7 +254,12 @@ class Prices:
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that one answers file may cost, over all calls that write to it."""
+    """The most that one answers file may cost, over all calls that write to it.
+
+    A request is sent when the budget covers its worst case: a token for each character
+    of the prompt, and `max_new_tokens`. What an API charges beyond that (its template,
+    an empty answer that is asked for again) can pass the limit by a little.
+    """
 
     tokens: int | None = None
     money: float | None = None
@@ -371,17 +376,19 @@ def generate_answers(
         with tqdm(total=len(todo), desc="teacher answers", disable=not progress) as bar:
             while True:  # once, unless a teacher takes up the budget with one handful
                 first = feed.given
-                for place, reply in teacher.replies(feed.round(), sampling):
-                    key = todo[first + place]
-                    row = _row(asked[key], reply, key[1] if samples > 1 else None)
-                    (failures if reply.error else answers).append(row)
-                    if not reply.error:
-                        finished[key] = row
-                    feed.replied(first + place, reply)
-                    written = feed.spent.completion_tokens - spent.completion_tokens
-                    speed = written / (time.perf_counter() - started)
-                    bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
-                    bar.update()
+                # Closed at once when something fails here: requests cost money.
+                with closing(teacher.replies(feed.round(), sampling)) as replies:
+                    for place, reply in replies:
+                        key = todo[first + place]
+                        row = _row(asked[key], reply, key[1] if samples > 1 else None)
+                        (failures if reply.error else answers).append(row)
+                        if not reply.error:
+                            finished[key] = row
+                        feed.replied(first + place, reply)
+                        written = feed.spent.completion_tokens - spent.completion_tokens
+                        speed = written / (time.perf_counter() - started)
+                        bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+                        bar.update()
                 if feed.given in (first, len(todo)):
                     break
     if feed.given < len(todo):

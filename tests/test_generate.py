@@ -335,6 +335,24 @@ def test_failures_are_kept_with_their_reason_and_retried_on_demand(tmp_path):
     assert ask(no) == ([0, 1, 2], [])  # a failure of the past hides nothing
 
 
+def test_a_teacher_is_told_to_stop_when_the_file_cannot_be_written(tmp_path):
+    class Costly(Scripted):
+        stopped = False
+
+        def replies(self, requests, sampling):
+            try:
+                yield from super().replies(requests, sampling)
+            finally:
+                self.stopped = True
+
+    path, teacher = tmp_path / "a.jsonl", Costly(lambda _: FINE)
+    bad = [*THREE[:1], {**THREE[1], "note": object()}, THREE[2]]  # no JSON
+    with pytest.raises(TypeError) as caught:
+        generate.generate_answers(teacher, bad, path, progress=False)
+    assert teacher.stopped and caught.traceback  # the traceback holds the frames alive
+    assert [row["id"] for row in data.read_chat(path)] == [0]
+
+
 def test_an_answer_that_is_no_unicode_is_kept_readable(tmp_path):
     teacher = Scripted(lambda _: Reply("half a pair: \ud83d"))
     settings = {"progress": False}

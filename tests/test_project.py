@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md"))
 LINE = re.compile(
-    r"(?P<name>[\w-]+)==(?P<version>[\w.]+)( ; [^#]+?)? +# (?P<reason>\w.+)"
+    r"(?P<name>[\w-]+)(\[\w+\])?==(?P<version>[\w.]+)( ; [^#]+?)? +# (?P<reason>\w.+)"
 )
 
 
