@@ -67,6 +67,7 @@ def distil(
     if isinstance(teacher, ChatModel):
         settings = {"vocab": models.check_pair(student, teacher)} | settings
         teacher = teacher.model
+    settings = {"accumulation": track.accumulation} | settings
     torch.manual_seed(seed)  # LoRA's random half
     if full:
         model = copy.deepcopy(student.model).requires_grad_(True)
@@ -77,7 +78,7 @@ def distil(
         models.checkpoint(model)
     history = fit(
         model,
-        data.encode_chat(rows, student.tokenizer),
+        data.encode_chat(rows, student.tokenizer, max_length=track.max_length),
         teacher=teacher,
         batch_size=track.batch_size,
         learning_rate=learning_rate or track.learning_rate,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from IPython.display import display
-from matplotlib import style
+from matplotlib import colors, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from pandas import DataFrame
 
 # After Okabe and Ito (2008), their green darkened: beside grey it looks grey to readers
@@ -184,6 +184,47 @@ def sampling(
         axes.set_xticks(temperatures, [f"{t:g}" for t in temperatures])
         axes.set_ylim(0, None)
     panels[1].set_ylim(0, 1)
+    return figure
+
+
+def best_of(shares: Mapping[str, Sequence[float]]) -> Figure:
+    """Share of prompts with at least one right answer among 1, 2, … draws (values), a
+    line for each way of drawing (keys)."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    for name, values in shares.items():
+        draws = range(1, len(values) + 1)
+        axes.plot(draws, values, "o-", color=COLOURS["teacher"], clip_on=False)
+        axes.annotate(name, (1, values[0]), (-9, 0), textcoords="offset points",
+                      ha="right", va="center", color=COLOURS["teacher"])  # fmt: skip
+    longest = max(map(len, shares.values()))
+    axes.set_xticks(range(1, longest + 1))
+    axes.set(
+        xlim=(1 - longest / 7, longest), ylim=(0, 1.05), xlabel="draws a prompt",
+        ylabel="prompts with a right one", title="More draws, more prompts answered",
+    )  # fmt: skip
+    return figure
+
+
+def bills(bills: DataFrame, title: str) -> Figure:
+    """Money for what a teacher reads (column `read`) and writes (`written`), a bar for
+    each row; the sum stands beside it."""
+    figure = Figure(figsize=(7, 1.3 + 0.36 * len(bills)))
+    axes = figure.subplots()
+    places, total = np.arange(len(bills)), bills["read"] + bills["written"]
+    colour, left = COLOURS["teacher"], 0
+    for name, alpha in (("read", 1), ("written", 0.35)):
+        axes.barh(places, bills[name], 0.7, left, color=colour, alpha=alpha, label=name)
+        left = left + bills[name]
+    for place, money in zip(places, total, strict=True):
+        axes.annotate(f"{money:,.0f}", (money, place), (4, 0), va="center",
+                      textcoords="offset points", fontsize=9)  # fmt: skip
+    axes.set_yticks(places, bills.index)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 1.15 * total.max()), ylim=(len(bills) - 0.5, -0.5),
+             xlabel="money, in the currency of the prices")  # fmt: skip
+    axes.set_title(title, loc="left")
+    axes.legend(title="tokens that are")
     return figure
 
 
@@ -368,43 +409,46 @@ def next_token_bars(
 
 # ---------------------------------------------------------------- 07, LoRA
 
-# What training holds in memory; everything that grows with the *trained* parameters
-# has the student's colour.
+# The parts of `ledger.Ledger`; what grows with the *trained* parameters has the
+# student's colour.
 LEDGER = {
-    "frozen weights": (COLOURS["baseline"], 0.5),
-    "trained weights": (COLOURS["student"], 1.0),
+    "weights": (COLOURS["baseline"], 0.5),
+    "teacher": (COLOURS["teacher"], 0.6),
+    "adapters": (COLOURS["student"], 1.0),
     "gradients": (COLOURS["student"], 0.7),
-    "Adam's two moments": (COLOURS["student"], 0.4),
+    "optimiser": (COLOURS["student"], 0.4),
+    "activations": ("#CC79A7", 0.8),
+    "loss head": ("#CC79A7", 0.4),
 }
 
 
 def memory_ledger(
     ledgers: Mapping[str, Mapping[str, float]], cards: Sequence[float], title: str
 ) -> Figure:
-    """A bar per method, made of the entries of its ledger in GB (the keys of `LEDGER`);
-    a line for each size of memory in `cards`."""
-    figure = Figure(figsize=(7, 1.5 + 0.5 * len(ledgers)))
+    """A bar for each training step, made of the parts of its `ledger.Ledger` in bytes;
+    a line for each GPU memory in `cards`, in GiB."""
+    figure = Figure(figsize=(7, 1.6 + 0.5 * len(ledgers)))
     axes = figure.subplots()
-    largest = max(*(sum(ledger.values()) for ledger in ledgers.values()), *cards)
+    totals = [sum(parts.values()) / 2**30 for parts in ledgers.values()]
     labels = {part: part for part in LEDGER}  # each stands in the legend once
-    for row, ledger in enumerate(ledgers.values()):
+    for row, (parts, total) in enumerate(zip(ledgers.values(), totals, strict=True)):
         left = 0.0
         for part, (colour, alpha) in LEDGER.items():
-            gigabytes = ledger.get(part, 0.0)
-            axes.barh(row, gigabytes, 0.6, left, color=colour, alpha=alpha,
-                      label=labels.pop(part, None) if gigabytes else None)  # fmt: skip
-            left += gigabytes
-        axes.annotate(f"{left:.1f}", (left, row), (3, 0), va="center", fontsize=9,
+            size = parts.get(part, 0) / 2**30
+            axes.barh(row, size, 0.6, left, color=colour, alpha=alpha,
+                      label=labels.pop(part, None) if size else None)  # fmt: skip
+            left += size
+        axes.annotate(f"{total:.1f}", (total, row), (3, 0), va="center", fontsize=9,
                       textcoords="offset points")  # fmt: skip
     for size in cards:
         axes.axvline(size, color="black", lw=1, ls=":")
-        axes.annotate(f"card of {size:g} GB", (size, len(ledgers) - 0.55), (4, 0),
+        axes.annotate(f"{size:g} GB", (size, len(ledgers) - 0.55), (3, 0),
                       textcoords="offset points", fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(ledgers)), ledgers)
     axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(0, 1.12 * largest), title=title,
-             ylim=(len(ledgers) - 0.3, -0.5), xlabel="GB")  # fmt: skip
-    figure.legend(loc="outside lower center", ncols=len(LEDGER), fontsize=8)
+    axes.set(xlim=(0, 1.12 * max(*totals, *cards)), ylim=(len(ledgers) - 0.3, -0.5),
+             title=title, xlabel="GiB")  # fmt: skip
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
@@ -463,37 +507,63 @@ def accuracy_bars(
     return figure
 
 
-def step_memory(
-    peaks: Mapping[str, Sequence[float]], batch_sizes: Sequence[int]
-) -> Figure:
-    """Peak memory of a training step in MB: a panel per batch size, a bar per
-    method."""
-    figure = Figure(figsize=(7, 1.5 + 0.3 * len(peaks)))
-    panels = figure.subplots(1, len(batch_sizes), sharey=True)
-    for column, (axes, size) in enumerate(zip(panels, batch_sizes, strict=True)):
-        values = [peak[column] for peak in peaks.values()]
-        bars = axes.barh(range(len(values)), values, 0.6, color=COLOURS["student"])
-        bars[0].set_alpha(0.4)  # full fine-tuning, to compare with
-        axes.bar_label(bars, fmt="{:.1f}", padding=3)
+def step_memory(table: DataFrame) -> Figure:
+    """Peak memory of a training step: a panel for each batch size, in it a bar for each
+    method as measured, and a stroke where the ledger had predicted it.
+
+    Columns: batch, method, predicted, measured, both in MB.
+    """
+    sizes, methods = table["batch"].unique(), table["method"].unique()
+    figure = Figure(figsize=(7, 1.7 + 0.3 * len(methods)))
+    _title(figure, "LoRA saves at a small batch, activations fill a large one")
+    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    places = np.arange(len(methods))
+    for axes, size in zip(panels, sizes, strict=True):
+        rows = table[table["batch"] == size].set_index("method").loc[methods]
+        bars = axes.barh(places, rows["measured"], 0.6, color=COLOURS["student"],
+                         alpha=0.6)  # fmt: skip
+        axes.bar_label(bars, fmt="{:.1f}", padding=8)
+        axes.vlines(rows["predicted"], places - 0.4, places + 0.4, color="black", lw=2)
         axes.set(title=f"batch of {size}", xlabel="peak of a step, MB",
-                 xlim=(0, 1.2 * max(values)))  # fmt: skip
-    panels[0].set_yticks(range(len(peaks)), peaks)
-    panels[0].invert_yaxis()
-    figure.suptitle("LoRA saves at a small batch, activations fill a large one",
-                    x=0.01, ha="left", fontsize=11)  # fmt: skip
+                 xlim=(0, 1.25 * table.loc[table["batch"] == size, "measured"].max()),
+                 ylim=(len(methods) - 0.5, -0.5))  # fmt: skip
+    panels[0].set_yticks(places, methods)
+    panels[0].tick_params(axis="y", length=0)
+    stroke = panels[0].collections[0]
+    figure.legend([bars[0], stroke], ["measured", "predicted by the ledger"],
+                  loc="outside lower center", ncols=2)  # fmt: skip
     return figure
 
 
-def recorded_lora(
-    groups: Mapping[str, Sequence[float]], roles: Sequence[str]
-) -> Figure:
-    """Accuracy of each method, every seed as a point and the mean as a bar."""
-    figure = Figure(figsize=(7, 1.0 + 0.42 * len(groups)))
+def recorded_lora(groups: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Accuracy of each way to train, every seed as a point and the mean as a stroke.
+
+    Ways whose name begins with "full" have the colour of the baseline.
+    """
+    figure = Figure(figsize=(7, 1.0 + 0.38 * len(groups)))
     axes = figure.subplots()
+    roles = ["baseline" if name.startswith("full") else "student" for name in groups]
     seed_points(axes, groups, [COLOURS[role] for role in roles])
-    axes.set(xlim=(0, 1), xlabel="accuracy on test prompts",
-             title="Equal steps: the base decides more than the rank")  # fmt: skip
+    axes.set(xlabel="right answers on test (the axis does not start at 0)", title=title)
     axes.grid(axis="x")
+    return figure
+
+
+def rounded_update(
+    sizes: Sequence[float], survives: Sequence[float], here: float
+) -> Figure:
+    """The share of an update that is left when the sum is rounded to 4 bits, against
+    the update's size relative to the weight; `here`: the size of a real one."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    axes.semilogx(sizes, survives, "o-", color=COLOURS["student"], clip_on=False)
+    axes.axvline(here, color=COLOURS["baseline"], ls=":", lw=1.5)
+    axes.annotate("our adapter ", (here, 0.05), ha="right", color=COLOURS["baseline"])
+    axes.set_xticks(sizes, [f"{size:.1%}" for size in sizes])
+    axes.minorticks_off()
+    axes.set(xlabel="size of the update, as a share of the weight's",
+             ylabel="share that survives", ylim=(0, 1.1),
+             title="Four bits swallow a small update")  # fmt: skip
     return figure
 
 
@@ -991,4 +1061,349 @@ def recorded_heads(runs: DataFrame) -> Figure:
     panels[0].set_ylim(place - 0.3, -0.2)
     panels[0].set_xlabel("peak above the inputs, MiB")
     panels[1].set_xlabel("seconds")
+    return figure
+
+
+# ---------------------------------------------------------------- 03, data quality
+
+
+def funnel(table: DataFrame) -> Figure:
+    """Rows left after each rule of a `quality.Funnel.table`; what the rule dropped is
+    pale, and written beside the bar. Raises `ValueError` for a table without rules."""
+    if table.empty:
+        raise ValueError("a funnel without rules has nothing to draw")
+    figure = Figure(figsize=(7, 1.1 + 0.32 * len(table)))
+    axes = figure.subplots()
+    left, dropped = table["left"].to_numpy(), table["dropped"].to_numpy()
+    total = table["in"].iloc[0]
+    colour, places = COLOURS["teacher"], np.arange(len(table))
+    axes.barh(places, left, 0.7, color=colour)
+    axes.barh(places, dropped, 0.7, left, color=colour, alpha=0.25)
+    for place, (kept, out) in enumerate(zip(left, dropped, strict=True)):
+        text = f"{kept:,} left" + (f", {out:,} dropped" if out else "")
+        axes.annotate(text, (kept + out, place), (4, 0), va="center", fontsize=9,
+                      textcoords="offset points")  # fmt: skip
+    axes.set_yticks(places, table["rule"])
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 1.45 * max(total, 1)), ylim=(len(table) - 0.5, -0.5),
+             xlabel="rows")  # fmt: skip
+    axes.set_title(f"{left[-1]:,} of {total:,} rows are kept")
+    return figure
+
+
+def task_funnel(by_task: DataFrame) -> Figure:
+    """For each task of a `quality.Funnel.by_task` the share of its rows that is kept,
+    and the rows, so that a filter that empties one task is seen."""
+    figure = Figure(figsize=(7, 1.1 + 0.32 * len(by_task)))
+    axes = figure.subplots()
+    places = np.arange(len(by_task))
+    axes.barh(places, by_task["share"], 0.7, color=COLOURS["teacher"])
+    rows = zip(by_task["share"], by_task["kept"], by_task["in"], strict=True)
+    for place, (share, kept, total) in enumerate(rows):
+        axes.annotate(f"{kept:,} of {total:,}", (share, place), (4, 0), va="center",
+                      textcoords="offset points", fontsize=9)  # fmt: skip
+    axes.set_yticks(places, by_task.index)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, 1.25), ylim=(len(by_task) - 0.5, -0.5), xlabel="share kept",
+             title="What the funnel leaves of each task")  # fmt: skip
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    return figure
+
+
+def vote_confidence(votes: DataFrame) -> Figure:
+    """Share of right answers (`mean`) by the share of votes that they won (the index);
+    beside each point how many answers it stands for (`count`)."""
+    figure = Figure(figsize=(6, 2.8))
+    axes = figure.subplots()
+    axes.plot(votes.index, votes["mean"], "o-", color=COLOURS["teacher"], clip_on=False)
+    for share, row in votes.iterrows():
+        below = row["mean"] > 0.5
+        axes.annotate(f"{row['count']:.0f} answers", (share, row["mean"]),
+                      (0, -15 if below else 8), textcoords="offset points",
+                      ha="center", fontsize=9)  # fmt: skip
+    axes.set(xlim=(0, 1.1), ylim=(0, 1.05), ylabel="share that is right",
+             xlabel="share of the draws that agree",
+             title="The more draws agree, the safer the answer")  # fmt: skip
+    return figure
+
+
+# ---------------------------------------------------------------- 01, why distil
+
+
+def weights_and_memory(
+    gigabytes: Mapping[str, Mapping[int, float]], memory: Mapping[str, float]
+) -> Figure:
+    """Model -> bits a weight -> GB, as points on a line, the largest model last; a
+    dotted line for the memory of each device."""
+    figure = Figure(figsize=(8.4, 2.3 + 0.33 * len(gigabytes)))
+    axes = figure.subplots()
+    for row, by_bits in enumerate(gigabytes.values()):
+        colour = COLOURS["teacher" if 2 * row >= len(gigabytes) else "student"]
+        axes.plot(list(by_bits.values()), [row] * len(by_bits), "o-", color=colour)
+        if row == len(gigabytes) - 1:
+            for bits, size in by_bits.items():
+                axes.annotate(f"{bits} bit", (size, row), (0, -13), fontsize=8,
+                              ha="center", textcoords="offset points")  # fmt: skip
+    for device, size in memory.items():
+        axes.axvline(size, color="black", lw=1, ls=":")
+        number = f"{size:,.0f}" if size >= 100 else f"{size:g}"
+        axes.annotate(f"{device}, {number} GB", (size, 1), (-2, 4), rotation=50,
+                      xycoords=("data", "axes fraction"), fontsize=8,
+                      textcoords="offset points")  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.set_yticks(range(len(gigabytes)), gigabytes)
+    axes.tick_params(axis="y", length=0)
+    axes.set(ylim=(-0.5, len(gigabytes) - 0.3), xlabel="GB of weights")
+    axes.set_title("Students fit where teachers do not", pad=95)
+    return figure
+
+
+def cache_growth(
+    conversations: Sequence[int],
+    gigabytes: Mapping[str, Sequence[float]],
+    memory: float,
+    title: str,
+) -> Figure:
+    """GB of weights and caches against the number of conversations at a time, teacher
+    first, then student, below the memory of a card."""
+    figure = Figure(figsize=(7, 3))
+    axes = figure.subplots()
+    places = {"teacher": ((-6, 5), "right"), "student": ((6, -12), "left")}
+    for (name, line), role in zip(gigabytes.items(), places, strict=True):
+        axes.plot(conversations, line, color=COLOURS[role])
+        seen = sum(value <= 1.3 * memory for value in line)  # the rest is cut off
+        middle, (offset, side) = max(seen, 1) // 2, places[role]
+        axes.annotate(name, (conversations[middle], line[middle]), offset, ha=side,
+                      textcoords="offset points", color=COLOURS[role])  # fmt: skip
+    axes.axhline(memory, color="black", lw=1, ls=":")
+    axes.annotate(f"memory of the card, {memory:,g} GB", (1, memory), (-4, 3),
+                  xycoords=("axes fraction", "data"), ha="right", fontsize=8,
+                  textcoords="offset points")  # fmt: skip
+    axes.set(xlabel="conversations at a time", ylabel="GB of weights and caches",
+             xlim=(0, conversations[-1]), ylim=(0, 1.4 * memory),
+             title=title)  # fmt: skip
+    return figure
+
+
+def decode_speed(
+    ladder: Mapping[int, float],
+    named: Mapping[str, tuple[int, float]],
+    bandwidth: float,
+    operations: float,
+) -> Figure:
+    """Milliseconds a token against MB of weights: models of one depth (bytes -> s) and
+    named ones (role -> bytes, s), beside what bytes a second and operations a second
+    predict; weights are float32, two operations each."""
+    figure = Figure(figsize=(7, 3.6))
+    axes = figure.subplots()
+    ends = np.array([min(s for s, _ in named.values()), 1.6 * max(ladder)])
+    lines = {"bytes / bandwidth": (ends / bandwidth, "--"),
+             "operations / speed": (2 * ends / 4 / operations, ":")}  # fmt: skip
+    for name, (seconds, dash) in lines.items():
+        axes.plot(ends / 1e6, 1e3 * seconds, dash, color="black", lw=1.2)
+        axes.annotate(name, (ends[1] / 1e6, 1e3 * seconds[1]), (4, 0), va="center",
+                      textcoords="offset points", fontsize=8,
+                      annotation_clip=False)  # fmt: skip
+    x, y = np.array(list(ladder)) / 1e6, 1e3 * np.array(list(ladder.values()))
+    axes.plot(x, y, "o-", color=COLOURS["baseline"], lw=1,
+              label="random weights, all of one depth")  # fmt: skip
+    axes.legend(loc="lower right", fontsize=8)
+    for role, (size, seconds) in named.items():
+        axes.plot(size / 1e6, 1e3 * seconds, "D", color=COLOURS[role], ms=7)
+        axes.annotate(role, (size / 1e6, 1e3 * seconds), (0, 8), color=COLOURS[role],
+                      ha="center", textcoords="offset points")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="MB of weights, read for every token",
+             ylabel="milliseconds a token",
+             title="Bandwidth rules large models, overhead the small ones")  # fmt: skip
+    axes.set_xlim(0.6 * ends[0] / 1e6, 1.1 * ends[1] / 1e6)
+    axes.grid(axis="y")
+    return figure
+
+
+def deployments(
+    bits: DataFrame, tokens: DataFrame, limits: Sequence[tuple[str, float]]
+) -> Figure:
+    """Devices (rows) x models (columns): bits a weight, and tokens a second at best,
+    NaN where a model does not fit; a shade for each of the rising `limits`."""
+    figure = Figure(figsize=(9, 1.3 + 0.5 * len(bits)))
+    axes = figure.subplots()
+    base = np.array(colors.to_rgb(COLOURS["student"]))
+    names = ["does not fit", *[name for name, _ in limits]]
+    strength = np.linspace(0, 0.85, len(names))
+    for row, device in enumerate(bits.index):
+        for column, model in enumerate(bits.columns):
+            width, speed = bits.loc[device, model], tokens.loc[device, model]
+            fits = not np.isnan(speed)
+            level = sum(speed >= least for _, least in limits) if fits else 0
+            shade = 1 - strength[level] * (1 - base)
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=shade,
+                                     ec="white", lw=2))  # fmt: skip
+            number = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+            text = f"{number} /s\n{width:.0f} bit" if fits else "–"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8)
+    axes.set(xlim=(-0.5, bits.shape[1] - 0.5), ylim=(len(bits) - 0.5, -0.5))
+    axes.set_xticks(range(bits.shape[1]), bits.columns, fontsize=8)
+    axes.set_yticks(range(len(bits)), bits.index)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    handles = [Rectangle((0, 0), 1, 1, fc=1 - s * (1 - base), ec="grey", label=name)
+               for name, s in zip(names, strength, strict=True)]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(names))
+    axes.set_title("Small models run everywhere; tokens a second at best, one reader")
+    return figure
+
+
+def price_and_energy(
+    lines: Mapping[str, tuple[str, Sequence[int], Sequence[float], Sequence[float]]],
+    title: str,
+) -> Figure:
+    """USD and watt-hours of a million tokens against conversations at a time; name ->
+    (role, conversations, USD, Wh), a line ending where the memory is full."""
+    figure = Figure(figsize=(8.4, 3.4))
+    _title(figure, title)
+    panels = figure.subplots(1, 2)
+    names = ("USD for a million tokens", "watt-hours for a million tokens")
+    dashes = {}  # the second line of a role is dashed
+    for name, (role, batches, *values) in lines.items():
+        dash = dashes.setdefault(role, iter(("-", "--", ":")))
+        look = next(dash)
+        for axes, line in zip(panels, values, strict=True):
+            axes.plot(batches, line, look, color=COLOURS[role], label=name)
+            axes.plot(batches[-1], line[-1], "o", color=COLOURS[role])
+    for axes, name in zip(panels, names, strict=True):
+        axes.set(xscale="log", yscale="log", xlabel="conversations at a time",
+                 ylabel=name)  # fmt: skip
+        axes.grid(axis="y")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+# What a teacher may give a student: colour, its strength, hatching, colour of the word.
+PAIRS = {
+    "logits": (COLOURS["teacher"], 1.0, "", "white"),
+    "sliced": (COLOURS["teacher"], 0.8, "", "white"),
+    "text": (COLOURS["teacher"], 0.2, "", "black"),
+    "terms": (COLOURS["baseline"], 0.25, "////", "black"),
+}
+
+
+def pairs(kinds: DataFrame, conditions: DataFrame) -> Figure:
+    """Teachers (rows) x students (columns): a key of `PAIRS` or "" for no pair; a
+    dagger where `conditions` are true."""
+    figure = Figure(figsize=(9.4, 1.7 + 0.36 * len(kinds)))
+    axes = figure.subplots()
+    for row, teacher in enumerate(kinds.index):
+        for column, student in enumerate(kinds.columns):
+            if not (kind := kinds.loc[teacher, student]):
+                continue
+            colour, alpha, hatch, ink = PAIRS[kind]
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, ec="white",
+                                     fc=(colour, alpha), hatch=hatch))  # fmt: skip
+            mark = "†" if conditions.loc[teacher, student] and kind != "terms" else ""
+            box = {"fc": "white", "ec": "none", "pad": 1} if hatch else None
+            axes.text(column, row, kind + mark, ha="center", va="center", fontsize=8,
+                      color=ink, bbox=box)  # fmt: skip
+    axes.set(xlim=(-0.5, kinds.shape[1] - 0.5), ylim=(len(kinds) - 0.5, -0.5))
+    axes.set_xticks(range(kinds.shape[1]), kinds.columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(kinds)), kinds.index)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="student († the licence sets conditions)", ylabel="teacher")
+    axes.set_title("Only models of one family share logits; text suits every pair")
+    return figure
+
+
+def retention_without_n(
+    n: Sequence[int], low: Sequence[float], high: Sequence[float], kept: float
+) -> Figure:
+    """The 95 % interval of a retention `kept` against the number of test examples."""
+    figure = Figure(figsize=(6.4, 2.8))
+    axes = figure.subplots()
+    axes.fill_between(n, low, high, color=COLOURS["student"], alpha=0.25, lw=0)
+    axes.axhline(kept, color=COLOURS["student"])
+    axes.axhline(1, color=COLOURS["teacher"], ls=":", lw=1.5)
+    axes.annotate("as good as the teacher", (n[-1], 1), (0, 3), ha="right",
+                  textcoords="offset points", color=COLOURS["teacher"])  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks(n, [f"{count:,}" for count in n])
+    axes.minorticks_off()
+    axes.set(xlabel="test examples of each model (the page does not say)",
+             ylabel="share of accuracy kept", xlim=(n[0], n[-1]),
+             title="With few examples the claim says little")  # fmt: skip
+    return figure
+
+
+# ---------------------------------------------------------------- 10, evaluation
+
+
+def reliability(tables: Mapping[str, DataFrame], title: str) -> Figure:
+    """Confidence against accuracy, a panel a model: the tables of
+    `calibration.reliability`. A larger dot holds more items; on the line a model is as
+    right as it is sure, below it over-confident."""
+    figure = Figure(figsize=(max(3.4, 2.9 * len(tables)), 3.3))
+    _title(figure, title)
+    panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        some = table[table["count"] > 0]
+        share = some["count"] / some["count"].sum()
+        colour = COLOURS[_role(name)]
+        error = (share * (some["accuracy"] - some["confidence"]).abs()).sum()
+        axes.plot([0, 1], [0, 1], ":", color="black", lw=1)
+        axes.vlines(some["confidence"], some["confidence"], some["accuracy"],
+                    color=colour, alpha=0.5, lw=1.5)  # fmt: skip
+        axes.scatter(some["confidence"], some["accuracy"], 20 + 200 * share,
+                     color=colour, clip_on=False, zorder=3)  # fmt: skip
+        axes.text(0.03, 0.95, f"ECE {error:.2f}", color=colour, va="top")
+        axes.set(xlim=(0, 1), ylim=(0, 1), title=name, xlabel="confidence, mean of bin")
+        axes.set_aspect("equal")
+    panels[0].set_ylabel("share of right ones")
+    return figure
+
+
+def _role(model: str) -> str:
+    """The role whose colour a model of this name has."""
+    if "teacher" in model:
+        return "teacher"
+    return "baseline" if "base" in model or "undistilled" in model else "student"
+
+
+MARKERS = ("o", "s", "^", "D", "v")  # for models of one role
+
+
+def scores(
+    table: DataFrame, title: str, metric: str = "accuracy", by: str = "task"
+) -> Figure:
+    """One metric of `evaluate.summarise`, a panel a split, a row for each group of `by`
+    and for all items, a dot with its interval for each model."""
+    table = table[(table["metric"] == metric) & table["by"].isin([by, "all"])]
+    if table.empty:
+        raise ValueError(f"the table has no {metric!r} by {by!r}")
+    # The whole stands below its parts.
+    groups = [*table.loc[table["by"] == by, "group"].unique(), "all"]
+    groups = list(dict.fromkeys(groups))
+    names, splits = table["model"].unique(), table["split"].unique()
+    height = 1.6 + (0.2 + 0.14 * len(names)) * len(groups)
+    figure = Figure(figsize=(1.8 + 3.2 * len(splits), height))
+    _title(figure, title)
+    panels = figure.subplots(1, len(splits), squeeze=False, sharex=True, sharey=True)[0]
+    roles = [_role(name) for name in names]
+    for axes, split in zip(panels, splits, strict=True):
+        for place, name in enumerate(names):
+            chosen = table[(table["split"] == split) & (table["model"] == name)]
+            rows = [groups.index(group) for group in chosen["group"]]
+            rows = np.array(rows) + 0.7 * ((place + 0.5) / len(names) - 0.5)
+            colour = COLOURS[roles[place]]
+            marker = MARKERS[roles[:place].count(roles[place]) % len(MARKERS)]
+            axes.hlines(rows, chosen["low"], chosen["high"], color=colour, lw=1.5)
+            axes.plot(chosen["value"], rows, marker, color=colour, label=name,
+                      clip_on=False)  # fmt: skip
+        axes.set(title=split, xlabel=f"{metric} (95 % interval)",
+                 ylim=(len(groups) - 0.5, -0.5))  # fmt: skip
+        axes.set_yticks(range(len(groups)), groups)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names))
     return figure

@@ -1,4 +1,4 @@
-"""The long runs behind the notebooks: `python -m helpers.record budgets|kinds|lora`.
+"""The long runs behind the notebooks: `python -m helpers.record NAME`, see RECORDS.
 
 Each writes `notebooks/results/<name>.json`: columns, rows and a run card that says how
 to repeat it. Rows are written as they come; a killed run goes on where it stopped.
@@ -14,7 +14,18 @@ from pathlib import Path
 
 import torch
 
-from . import cache, data, evaluate, losses, models, pretrain, tracks, world
+from . import (
+    cache,
+    data,
+    evaluate,
+    generate,
+    losses,
+    models,
+    pretrain,
+    quality,
+    tracks,
+    world,
+)
 from .distill import distil, teacher_rows
 from .models import ChatModel
 
@@ -25,6 +36,8 @@ STEPS = 400  # of the optimiser, in every run
 BUDGETS = (60, 250, 1000, 4000)  # prompts
 PROMPTS = 1000  # where the budget is not the question
 FULL_LEARNING_RATE = 4e-3  # full fine-tuning wants a lower rate than LoRA
+WARM = 1.5  # a sampling temperature at which the teacher errs in a fifth of its answers
+SAMPLES = 4
 
 
 def write_results(
@@ -159,36 +172,117 @@ def kinds(pair: Pair) -> None:
 
 
 def lora(pair: Pair) -> None:
-    """LoRA ranks against full fine-tuning, and LoRA on a base that knows no task."""
-    columns = ["method", "rank", "targets", "seed", "steps", "trainable"]
-    columns += ["accuracy", "seconds"]
+    """LoRA's rank, alpha and targets, full fine-tuning at equal steps and at equal
+    time, both from logits and from text, and LoRA on a base that knows no task."""
+    columns = ["way", "seed", "rank", "alpha", "targets", "signal", "steps"]
+    columns += ["trainable", "accuracy", "seconds"]
     recorder = Recorder("lora", columns, seeds=SEEDS, prompts=PROMPTS)
     tokenizer = pair.student.tokenizer
     plain = ChatModel(pretrain.plain_text_base(tokenizer), tokenizer)
+    full = {"full": True, "learning_rate": FULL_LEARNING_RATE}
+    attention = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    mlp = ["gate_proj", "up_proj", "down_proj"]
+    ways = {
+        **{f"LoRA, rank {rank}": {"rank": rank} for rank in (2, 8, 32)},
+        "alpha = rank / 2": {"rank": 8, "alpha": 4},
+        "alpha = 8 rank": {"rank": 8, "alpha": 64},
+        "attention only": {"rank": 8, "targets": attention},
+        "feed-forward only": {"rank": 8, "targets": mlp},
+        "full": full,
+        "full, equal time": full,
+        "LoRA, rank 8, from text": {"rank": 8, "teacher": None},
+        "full, from text": full | {"teacher": None},
+        "LoRA on plain-text base": {"rank": 32, "base": plain},
+    }
 
-    def taught(rows: list, base: ChatModel, **settings) -> list:
-        chat, history, trained = pair.taught(rows, base, **settings)
+    def taught(way: str, rows: list, seed: int, **settings) -> list:
+        settings = ways[way] | settings
+        if way == "full, equal time":
+            settings["steps"] = round(STEPS * seconds("LoRA, rank 8") / seconds("full"))
+        chat, history, trained = pair.taught(rows, seed=seed, **settings)
+        rank = settings.get("rank")
+        targets = settings.get("targets", "all-linear")
         return [
-            STEPS,
+            rank,
+            rank and settings.get("alpha", 2 * rank),
+            targets if isinstance(targets, str) else ", ".join(targets),
+            "logits" if settings.get("teacher") else "text",
+            settings.get("steps", STEPS),
             trained,
             round(pair.right(chat, pair.test), 4),
-            round(history.seconds),
+            round(history.seconds, 1),
         ]
 
-    full = {"full": True, "learning_rate": FULL_LEARNING_RATE}
-    ways = [("lora", rank, pair.student, {"rank": rank}) for rank in (2, 8, 32)]
-    ways += [("full", None, pair.student, full)]
-    ways += [("lora on plain-text base", 32, plain, {"rank": 32})]
+    def seconds(way: str) -> float:
+        return sum(row[-1] for row in recorder.rows if row[0] == way)
+
     for seed in SEEDS:
         text = pair.text(PROMPTS, seed)
-        signal = pair.signal(text, seed)
-        for method, rank, base, settings in ways:
-            targets = "every weight" if rank is None else "all-linear"
-            run = partial(taught, text, base, teacher=signal, seed=seed, **settings)
-            recorder.run((method, rank, targets, seed), run)
+        signal = {"teacher": pair.signal(text, seed)}
+        for way, its in ways.items():
+            run = partial(
+                taught, way, text, seed, **({} if "teacher" in its else signal)
+            )
+            recorder.run((way, seed), run)
 
 
-RECORDS = {"budgets": budgets, "kinds": kinds, "lora": lora}
+def quality_of_data(pair: Pair) -> None:
+    """The same student on texts of different quality: prompts and steps are equal."""
+    columns = ["method", "seed", "asked", "rows", "wrong", "steps", "test", "shifted"]
+    recorder = Recorder(
+        "quality", [*columns, "seconds"], seeds=SEEDS, prompts=PROMPTS, warm=WARM
+    )
+
+    def measure(
+        asked: int, rows: Sequence[dict], is_wrong: Sequence, seed: int
+    ) -> list:
+        chat, history, _ = pair.taught(rows, seed=seed)
+        right = [round(pair.right(chat, e), 4) for e in (pair.test, pair.shifted)]
+        share = round(sum(map(bool, is_wrong)) / len(rows), 4)
+        return [asked, len(rows), share, STEPS, *right, round(history.seconds)]
+
+    for seed in SEEDS:
+        examples = world.examples("train", PROMPTS, seed)
+        prompts = [e.question() for e in examples]
+        rule = quality.verified(examples)
+        greedy = generate.generate_answers(
+            pair.teacher, prompts, SCRATCH / f"greedy_{seed}.jsonl"
+        )
+        drawn = generate.generate_answers(
+            pair.teacher,
+            prompts,
+            SCRATCH / f"warm_{seed}.jsonl",
+            samples=SAMPLES,
+            sampling_temperature=WARM,
+            seed=seed,
+        )
+        first = [row for row in drawn if row["sample"] == 0]
+        gold, careless = (
+            [e.row() for e in world.examples("train", PROMPTS, seed, label_noise=x)]
+            for x in (0.0, 0.3)
+        )
+        for method, asked, rows in (
+            ("gold labels", 0, gold),
+            ("careless labels", 0, careless),
+            ("greedy, all", 1, greedy),
+            ("greedy, verified", 1, quality.best_of_n(greedy, rule)),
+            ("warm, all", 1, first),
+            ("warm, verified", 1, quality.best_of_n(first, rule)),
+            ("warm, majority of 4", 4, quality.majority_vote(drawn, world.facts_in)),
+            ("warm, best of 4", 4, quality.best_of_n(drawn, rule)),
+            ("warm, all right of 4", 4, quality.best_of_n(drawn, rule, "all")),
+        ):
+            wrong = quality.reasons(rule, rows)
+            run = partial(measure, asked * PROMPTS, rows, wrong, seed)
+            recorder.run((method, seed), run)
+
+
+RECORDS = {
+    "budgets": budgets,
+    "kinds": kinds,
+    "lora": lora,
+    "quality": quality_of_data,
+}
 
 
 def main() -> None:

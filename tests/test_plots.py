@@ -158,6 +158,28 @@ def test_seed_points_draws_every_seed_and_the_mean():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
 
 
+# ---------------------------------------------------------------- figures of 02
+
+
+def test_best_of_draws_a_named_line_for_each_way():
+    (axes,) = plots.best_of({"warm": [0.5, 0.75, 1.0], "hot": [0.25, 0.5]}).axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2, 3], [1, 2]]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.5, 0.75, 1.0],
+                                                               [0.25, 0.5]]  # fmt: skip
+    assert written(axes) == ["warm", "hot"]
+
+
+def test_bills_stacks_reading_and_writing_and_writes_the_sum():
+    bills = pd.DataFrame({"read": [1200.0, 3.0], "written": [300.0, 1.0]},
+                         index=["long prompts", "short ones"])  # fmt: skip
+    (axes,) = plots.bills(bills, "Reading costs more").axes
+    assert [bar.get_width() for bar in axes.patches] == [1200, 3, 300, 1]
+    assert [bar.get_x() for bar in axes.patches] == [0, 0, 1200, 3]
+    assert written(axes) == ["1,500", "4"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(bills.index)
+    assert axes.get_title(loc="left") == "Reading costs more"
+
+
 # ---------------------------------------------------------------- figures of 04
 
 IMAGE = np.eye(8)
@@ -399,3 +421,165 @@ def test_recorded_heads_has_a_bar_for_each_route_and_a_heading_for_each_size():
     low, high = sorted(memory.get_ylim())
     ticks = memory.get_yticks()
     assert low < min(ticks) and max(ticks) < high  # no bar is cut
+
+
+# ---------------------------------------------------------------- figures of 03
+
+
+def test_funnel_draws_what_is_left_and_what_each_rule_dropped():
+    columns = ["rule", "in", "dropped", "left", "share"]
+    table = pd.DataFrame([["a", 1200, 200, 1000, 1 / 6], ["b", 1000, 0, 1000, 0]],
+                         columns=columns)  # fmt: skip
+    (axes,) = plots.funnel(table).axes
+    assert [bar.get_width() for bar in axes.patches] == [1000, 1000, 200, 0]
+    assert [bar.get_x() for bar in axes.patches] == [0, 0, 1000, 1000]
+    assert written(axes) == ["1,000 left, 200 dropped", "1,000 left"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    titles = {axes.get_title(loc=side) for side in ("left", "center")}
+    assert "1,000 of 1,200 rows are kept" in titles
+    with pytest.raises(ValueError, match="without rules"):
+        plots.funnel(table[:0])
+
+
+def test_task_funnel_draws_the_share_of_each_task():
+    by_task = pd.DataFrame({"in": [8, 4], "a": [2, 4], "kept": [6, 0],
+                            "share": [0.75, 0.0]}, index=["qa", "math"])  # fmt: skip
+    (axes,) = plots.task_funnel(by_task).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.0]
+    assert written(axes) == ["6 of 8", "0 of 4"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["qa", "math"]
+
+
+def test_vote_confidence_draws_a_point_for_each_share_of_votes():
+    votes = pd.DataFrame({"mean": [0.4, 0.9], "count": [5, 20]}, index=[0.5, 1.0])
+    (axes,) = plots.vote_confidence(votes).axes
+    (line,) = axes.lines
+    assert list(zip(*line.get_data(), strict=True)) == [(0.5, 0.4), (1.0, 0.9)]
+    assert written(axes) == ["5 answers", "20 answers"]
+
+
+# ---------------------------------------------------------------- figures of 01
+
+
+def test_weights_and_memory_draws_every_width_and_every_device():
+    sizes = {"small": {4: 1, 16: 4}, "large": {4: 10, 16: 40}}
+    (axes,) = plots.weights_and_memory(sizes, {"phone": 4.0, "node": 1015.2}).axes
+    models, devices = axes.lines[:2], axes.lines[2:]
+    assert [list(line.get_xdata()) for line in models] == [[1, 4], [10, 40]]
+    roles = [plots.COLOURS["student"], plots.COLOURS["teacher"]]
+    assert [line.get_color() for line in models] == roles
+    assert [line.get_xdata()[0] for line in devices] == [4, 1015.2]
+    assert written(axes) == ["4 bit", "16 bit", "phone, 4 GB", "node, 1,015 GB"]
+
+
+def test_cache_growth_names_teacher_and_student_inside_the_picture():
+    lines = {"big": [16.0, 50.0, 84.0], "small": [1.0, 30.0, 59.0]}
+    (axes,) = plots.cache_growth([0, 1, 2], lines, 40, "title").axes
+    big, small, memory = axes.lines
+    assert list(big.get_ydata()) == lines["big"]
+    assert small.get_color() == plots.COLOURS["student"]
+    assert set(memory.get_ydata()) == {40}
+    assert written(axes) == ["big", "small", "memory of the card, 40 GB"]
+    low, high = axes.get_ylim()
+    assert all(low <= text.xy[1] <= high for text in axes.texts)
+
+
+def test_decode_speed_compares_with_both_bounds():
+    named = {"teacher": (8_000_000, 0.5), "student": (1_000_000, 0.1)}
+    figure = plots.decode_speed({5_000_000: 0.2}, named, bandwidth=1e9, operations=1e9)
+    by_bytes, by_operations, ladder, teacher, student = figure.axes[0].lines
+    assert np.allclose(by_bytes.get_ydata(), by_bytes.get_xdata())  # 1 MB in 1 ms
+    assert np.allclose(by_operations.get_ydata(), by_bytes.get_ydata() / 2)
+    assert (ladder.get_xdata()[0], ladder.get_ydata()[0]) == (5, 200)
+    assert (teacher.get_xdata()[0], teacher.get_ydata()[0]) == (8, 500)
+    assert student.get_color() == plots.COLOURS["student"]
+
+
+def test_deployments_writes_speed_and_width_or_a_dash():
+    bits = pd.DataFrame({"a": [4, 16], "b": [0, 8]}, index=["phone", "card"])
+    speed = pd.DataFrame({"a": [4.25, 900], "b": [np.nan, 12]}, index=bits.index)
+    limits = [("slow", 0), ("fast", 10)]
+    figure = plots.deployments(bits, speed, limits)
+    (axes,) = figure.axes
+    assert written(axes) == ["4.2 /s\n4 bit", "–", "900 /s\n16 bit", "12 /s\n8 bit"]
+    shades = [patch.get_facecolor() for patch in axes.patches]
+    assert shades[1] == (1, 1, 1, 1) and shades[2] == shades[3]
+    assert len(set(shades)) == 3
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["does not fit", "slow", "fast"]
+
+
+def test_price_and_energy_ends_each_line_where_it_ends():
+    lines = {
+        "one": ("teacher", [1, 8], [4.0, 1.0], [40.0, 10.0]),
+        "two": ("teacher", [1, 2], [2.0, 1.5], [20.0, 15.0]),
+        "small": ("student", [1, 4], [0.4, 0.1], [3.0, 1.0]),
+    }
+    money, energy = plots.price_and_energy(lines, "title").axes
+    assert [list(line.get_ydata()) for line in money.lines[::2]] == [
+        [4, 1], [2, 1.5], [0.4, 0.1],
+    ]  # fmt: skip
+    assert list(energy.lines[-1].get_xdata()) == [4]
+    looks = [(line.get_color(), line.get_linestyle()) for line in money.lines[::2]]
+    assert len(set(looks)) == 3
+
+
+def test_pairs_marks_conditions_and_leaves_out_what_is_no_pair():
+    kinds = pd.DataFrame(
+        {"s": ["logits", "text"], "t": ["terms", ""]}, index=["a", "b"]
+    )
+    heed = pd.DataFrame({"s": [True, False], "t": [True, True]}, index=["a", "b"])
+    (axes,) = plots.pairs(kinds, heed).axes
+    assert written(axes) == ["logits†", "terms", "text"]
+    assert [bool(patch.get_hatch()) for patch in axes.patches] == [False, True, False]
+
+
+def test_each_kind_of_pair_looks_different():
+    looks = [look[:3] for look in plots.PAIRS.values()]
+    assert len(set(looks)) == len(looks)
+
+
+def test_retention_without_n_draws_the_interval_and_the_teacher():
+    figure = plots.retention_without_n([25, 100], [0.77, 0.84], [1.1, 1.01], 0.92)
+    (axes,) = figure.axes
+    assert [line.get_ydata()[0] for line in axes.lines] == [0.92, 1]
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(c) for c in corners} >= {(25, 0.77), (25, 1.1), (100, 1.01)}
+
+
+# ---------------------------------------------------------------- figures of 10
+
+
+def test_reliability_draws_bins_that_hold_items():
+    table = pd.DataFrame({"low": [0, 0.5], "high": [0.5, 1], "count": [0, 4]})
+    table = table.assign(confidence=[np.nan, 0.9], accuracy=[np.nan, 0.5])
+    figure = plots.reliability({"teacher": table, "student": table}, "finding")
+    left, right = figure.axes
+    dots = left.collections[1]
+    assert dots.get_offsets().tolist() == [[0.9, 0.5]]
+    assert written(left) == ["ECE 0.40"]
+    looks = [colors.to_hex(axes.collections[1].get_facecolor()[0])
+             for axes in (left, right)]  # fmt: skip
+    roles = [plots.COLOURS["teacher"], plots.COLOURS["student"]]
+    assert looks == [colors.to_hex(role) for role in roles]
+
+
+def test_scores_has_a_panel_a_split_and_all_items_below():
+    lines = [
+        (split, by, group, model, "accuracy", 0.5, 0.4, 0.7)
+        for split in ("test", "shifted")
+        for by, group in (("all", "all"), ("task", "qa"), ("turns", "2"))
+        for model in ("teacher", "student base", "one", "two")
+    ]
+    names = ["split", "by", "group", "model", "metric", "value", "low", "high"]
+    table = pd.DataFrame(lines, columns=names)
+    figure = plots.scores(table, "finding")
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["qa", "all"]
+    assert len(left.lines) == len(right.lines) == 4
+    looks = {(line.get_color(), line.get_marker()) for line in left.lines}
+    assert len(looks) == 4  # two students are told apart
+    (bar,) = {tuple(s[:, 0]) for c in left.collections for s in c.get_segments()}
+    assert bar == (0.4, 0.7)
+    with pytest.raises(ValueError, match="no 'BLEU'"):
+        plots.scores(table, "finding", "BLEU")
