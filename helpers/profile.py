@@ -1,17 +1,61 @@
-"""What it costs: parameters, bytes, latency, throughput, peak memory."""
+"""What it costs: parameters, bytes, latency, throughput, peak memory.
 
+What memory will be needed, before anything is loaded, is computed in `ledger`, and
+compared with a GPU in `fits`; their public names are found here as well.
+"""
+
+import json
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 
+from .fits import MemoryShortage, Verdict, fits, stages
 from .generate import answer
+from .ledger import (
+    Ledger,
+    Step,
+    facts,
+    generating,
+    kv_cache,
+    shape,
+    step_flops,
+    training,
+    weights,
+)
 from .models import ChatModel
+
+__all__ = [
+    "Ledger",
+    "MemoryShortage",
+    "Step",
+    "Verdict",
+    "facts",
+    "fits",
+    "generating",
+    "gpu_record",
+    "kv_cache",
+    "latency",
+    "parameters",
+    "peak_memory",
+    "shape",
+    "stages",
+    "step_flops",
+    "throughput",
+    "training",
+    "weight_bytes",
+    "weights",
+]
+
+GPU_RECORD = Path(__file__).resolve().parents[1] / "notebooks" / "results" / "gpu.json"
 
 
 def parameters(model: torch.nn.Module, *, trainable: bool = False) -> int:
@@ -80,24 +124,51 @@ def throughput(
     return {name: len(prompts) / seconds for name, seconds in best.items()}
 
 
+def gpu_record(path: Path = GPU_RECORD) -> pd.DataFrame | None:
+    """The recorded runs of full-size models on a GPU, with their run card in `.attrs`.
+
+    Where nobody has recorded any, says so, with the command that does, and returns
+    None.
+    """
+    if not path.exists():
+        print(
+            "There is no record of a run on a GPU: no number of this course was "
+            "measured on one.\nOn a machine that has one this makes it: "
+            "python -m tests.benchmarks.gpu"
+        )
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    table = pd.DataFrame(record["rows"], columns=record["columns"])
+    table.attrs = record["run_card"]
+    return table
+
+
 class _Allocations(TorchDispatchMode):
     """Counts the bytes of tensors that live at a time, storage by storage."""
 
     def __init__(self):
         super().__init__()
-        self.sizes, self.peak = WeakIdKeyDictionary(), 0
+        self.seen, self.live, self.peak = WeakIdKeyDictionary(), 0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, torch.Tensor):  # first seen as an input: was there
-                self.sizes.setdefault(tensor.untyped_storage(), 0)
+                self.seen.setdefault(tensor.untyped_storage(), True)
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.sizes.setdefault(storage, storage.nbytes())
-        self.peak = max(self.peak, sum(self.sizes.values()))
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.live)
         return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self.seen:
+            self.seen[storage] = True
+            self.live += storage.nbytes()
+            weakref.finalize(storage, self._freed, storage.nbytes()).atexit = False
+
+    def _freed(self, size: int) -> None:
+        self.live -= size
 
 
 def peak_memory(action: Callable[[], object]) -> int:

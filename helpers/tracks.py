@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,10 +43,19 @@ class Track:
     name: str
     teacher: str
     student: str
-    batch_size: int
+    batch_size: int  # rows that are in memory together while training
     learning_rate: float
     lora_rank: int
-    max_new_tokens: int
+    max_new_tokens: int  # of an answer
+    max_length: int  # tokens of a training row: prompt and answer
+    accumulation: int = 1  # batches in a step of the optimiser
+    generate_batch_size: int = 64  # prompts answered together
+    checkpointing: bool = False  # compute activations again instead of keeping them
+    quantise_student: bool = False  # the frozen weights in 4 bits: QLoRA
+    quantise_teacher: bool = False  # its signal degrades a little
+    teacher_signal: str = "live"  # or "cached": the teacher is not there in training
+    fused_head: bool = False  # losses from hidden states (`fused`): no logits
+    card: int = 0  # GB of the GPU that these settings are for; 0: any machine
     device: str = field(default_factory=best_device)
     teacher_url: str = ""
     teacher_key: str = ""
@@ -63,25 +73,50 @@ class Track:
         return torch.float32 if self.device == "cpu" else torch.bfloat16
 
 
+def gpu_gib() -> float:
+    """Memory of the first GPU in GiB; 0 without one."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory / 2**30
+    if torch.backends.mps.is_available():
+        return torch.mps.recommended_max_memory() / 2**30
+    return 0.0
+
+
 def names(path: Path = SETTINGS) -> list[str]:
     """The tracks one can choose, in the order of the settings file."""
     return list(_read(path))
 
 
+def cards(name: str, path: Path = SETTINGS) -> list[int]:
+    """The sizes of GPU memory, in GB, that the track has settings for."""
+    return [int(key) for key, value in _read(path)[name].items() if _is_card(value)]
+
+
 def load(name: str | None = None, path: Path = SETTINGS) -> Track:
     """The track called `name`; None reads COURSE_TRACK and falls back to `tiny`.
+
+    Where a track has settings for several sizes of GPU memory, the GPU that is there
+    decides, without one the smallest size; `gpu-16` asks for those of a 16 GB card.
 
     Raises `TrackError` for an unknown name, listing the choices, and for an entry of
     the settings file with a missing or a misspelt field.
     """
     name = name or os.environ.get("COURSE_TRACK") or "tiny"
     entries = _read(path)
-    if name not in entries:
+    base, _, size = name.rpartition("-")
+    if name in entries:
+        entry, size = entries[name], ""
+    elif base in entries and size in entries[base]:
+        entry = entries[base]
+    else:
         raise TrackError(
-            f"there is no track {name!r}; "
-            f"set COURSE_TRACK to one of: {', '.join(entries)}"
+            f"there is no track {name!r}; set COURSE_TRACK to one of: "
+            f"{', '.join(entries)} (gpu-8, gpu-16, ...: for a card of so many GB)"
         )
-    entry = entries[name]
+    sizes = {key: entry.pop(key) for key in list(entry) if _is_card(entry[key])}
+    if sizes:
+        size = size or _fitting(sizes, gpu_gib())
+        entry |= sizes[size] | {"card": int(size)}
     for role in ("teacher", "student"):
         # "weights/..." is a folder of this package, wherever the package is installed.
         if str(entry.get(role, "")).startswith("weights/"):
@@ -113,6 +148,18 @@ def setup(seed: int = 0, threads: int = 2) -> Track:
     plots.use_style()
     print(_card(track, seed, threads))
     return track
+
+
+def _is_card(value: object) -> bool:
+    """Tables inside a track hold its settings for one size of GPU memory."""
+    return isinstance(value, dict)
+
+
+def _fitting(sizes: Iterable[str], gib: float) -> str:
+    """The largest card that this memory amounts to. What a GPU reports is up to a tenth
+    less than the GB it is sold with."""
+    smaller = [size for size in sizes if 0.9 * int(size) <= gib]
+    return max(smaller, key=int) if smaller else min(sizes, key=int)
 
 
 def _read(path: Path) -> dict[str, dict]:
@@ -152,8 +199,9 @@ def _card(track: Track, seed: int, threads: int) -> str:
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"
     versions = " · ".join([python, *(f"{name} {_version(name)}" for name in PACKAGES)])
     dtype = str(track.dtype).removeprefix("torch.")
+    card = f", settings for a card of {track.card} GB" if track.card else ""
     return (
         f"{versions}\n"
-        f"track {track.name} · device {track.device} · {dtype} · "
+        f"track {track.name}{card} · device {track.device} · {dtype} · "
         f"{threads} threads · seed {seed}"
     )

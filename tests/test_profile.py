@@ -1,10 +1,12 @@
 """What things cost, against costs known beforehand."""
 
 import numpy as np
+import pytest
 import torch
 
-from helpers import profile, world
+from helpers import profile, record, world
 from helpers.models import ChatModel
+from tests.benchmarks import gpu
 
 
 def test_parameters_and_bytes_count_a_tied_matrix_once(small_model):
@@ -54,3 +56,44 @@ def test_warm_up_is_not_counted(small_model, tokenizer, monkeypatch):
     model = ChatModel(small_model, tokenizer)
     assert len(profile.latency({"m": model}, prompts, warm_up=2)["m"]) == 3
     assert len(asked) == 5
+
+
+def test_a_missing_gpu_record_is_said_to_be_missing(tmp_path, capsys):
+    assert profile.gpu_record(tmp_path / "gpu.json") is None
+    said = capsys.readouterr().out
+    assert "no record" in said and "python -m tests.benchmarks.gpu" in said
+
+
+def test_a_gpu_record_is_a_table_with_its_run_card(tmp_path):
+    path = tmp_path / "gpu.json"
+    record.write_results(path, ["track", "peak GiB"], [["gpu", 9.5]], {"device": "x"})
+    table = profile.gpu_record(path)
+    assert table["peak GiB"].item() == 9.5 and table.attrs == {"device": "x"}
+
+
+def test_the_command_that_records_a_gpu_runs_on_a_processor(capsys, monkeypatch):
+    monkeypatch.setattr(record, "write_results", lambda *_: pytest.fail("wrote"))
+    rows = [dict(zip(gpu.COLUMNS, row, strict=True)) for row in gpu.main(["--dry-run"])]
+    assert [row["method"] for row in rows] == ["LoRA", "QLoRA"]
+    for row in rows:
+        assert row["ledger GiB"] == pytest.approx(row["peak GiB"], rel=0.15)
+        assert row["tokens a second"] > 0
+    assert "fraction of matmul" in capsys.readouterr().out
+
+
+def test_the_command_that_records_a_gpu_needs_one(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        gpu.main([])
+    assert "needs a CUDA GPU; --dry-run" in capsys.readouterr().err
+
+
+def test_a_storage_counts_until_its_last_view_is_gone():
+    def action():
+        big = torch.ones(1000)
+        part = big[:10]
+        del big
+        other = torch.ones(1000)  # the first still lives below its view
+        return part, other
+
+    assert profile.peak_memory(action) == 8000

@@ -97,6 +97,7 @@ def test_the_key_itself_is_never_in_the_settings():
 def test_the_gpu_track_takes_the_best_device(monkeypatch, cuda, mps, device, dtype):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(tracks, "gpu_gib", lambda: 16.0)
     assert (tracks.load("gpu").device, tracks.load("gpu").dtype) == (device, dtype)
     assert tracks.load("tiny").device == "cpu"
 
@@ -157,3 +158,62 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(tracks, "PACKAGES", ("no-such-package",))
     with pytest.raises(tracks.TrackError, match="no-such-package.*make course"):
         tracks._card(tracks.load("tiny"), 0, 2)
+
+
+# ---------------------------------------------------------------- cards
+
+CARDS = [name for name in tracks.names() if tracks.cards(name)]
+
+
+@pytest.mark.parametrize(
+    ("gib", "card"),
+    [(0, 8), (4, 8), (7.6, 8), (11.8, 8), (14.6, 16), (22.5, 24), (44, 24), (79, 80)],
+)
+def test_the_gpu_that_is_there_chooses_the_settings(monkeypatch, gib, card):
+    monkeypatch.setattr(tracks, "gpu_gib", lambda: gib)
+    track = tracks.load("gpu")
+    assert (track.name, track.card) == ("gpu", card)
+    assert track == dataclasses.replace(tracks.load(f"gpu-{card}"), name="gpu")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_card_of_a_track_takes_the_same_rows_in_a_step(name):
+    assert tracks.cards(name) == [8, 16, 24, 80]
+    found = [tracks.load(f"{name}-{card}") for card in tracks.cards(name)]
+    assert len({t.batch_size * t.accumulation for t in found}) == 1
+    assert (
+        len({(t.teacher, t.student, t.max_length, t.learning_rate) for t in found}) == 1
+    )
+    assert all(t.teacher_signal in ("live", "cached") for t in found)
+    assert [t.card for t in found] == tracks.cards(name)
+
+
+def test_a_card_without_settings_is_refused(monkeypatch):
+    for name in ("gpu-12", "tiny-8", "gpu-qwen3-9b"):
+        with pytest.raises(tracks.TrackError, match=f"'{name}'.*gpu-8.*card"):
+            tracks.load(name)
+
+
+def test_tiny_is_the_same_on_every_machine(monkeypatch):
+    monkeypatch.setattr(tracks, "gpu_gib", lambda: 80.0)
+    assert tracks.load("tiny").card == 0
+
+
+def test_setup_names_the_card(restored, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_TRACK", "gpu-16")
+    tracks.setup()
+    assert (
+        "track gpu-16, settings for a card of 16 GB · device" in capsys.readouterr().out
+    )
+
+
+def test_memory_of_the_gpu_is_asked_of_torch(monkeypatch):
+    class Card:
+        total_memory = 8 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: Card)
+    assert tracks.gpu_gib() == 8
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert tracks.gpu_gib() == 0
