@@ -1,134 +1,269 @@
-"""What was kept: accuracy by task, retention, agreement, each with an interval."""
+"""What was kept: the table of a distillation, each number with an interval.
 
-from collections.abc import Mapping, Sequence
+`compare` lets models answer, `report` measures everything about their answers, and
+`summarise` makes one tidy table of it. Each part is in a module of its own, and its
+names are here as well: `scoring` (who is right), `intervals`, `metrics` (texts),
+`likelihood` (given texts), `calibration`, `judge`, `harness` (public benchmarks).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from transformers import PreTrainedModel
 
-from .data import collate
-from .generate import answer
-from .losses import shift_and_mask, token_divergence
-from .models import ChatModel
-from .world import Example, verify
+from .calibration import answer_confidence, ece, reliability
+from .data import encode_chat
+from .harness import lm_eval_scores
+from .intervals import (
+    Interval,
+    McNemar,
+    accuracy,
+    bootstrap,
+    mcnemar,
+    over_seeds,
+    ratio_of_means,
+    retention,
+)
+from .judge import judge_pairs, position_bias, win_rate
+from .likelihood import agreement, nll, token_scores
+from .metrics import (
+    Bleu,
+    bleu,
+    exact_match,
+    normalise,
+    rouge_l,
+    text_scores,
+    token_f1,
+)
+from .models import ChatModel, check_pair
+from .scoring import (
+    Answerer,
+    Item,
+    Question,
+    accepted,
+    by_task,
+    compare,
+    item_of,
+    paired,
+    score,
+    students_of,
+)
+from .vocabulary import TemplateMismatch, VocabularyMismatch
+
+__all__ = [
+    "METRICS",
+    "Bleu",
+    "Interval",
+    "McNemar",
+    "Report",
+    "accuracy",
+    "agreement",
+    "answer_confidence",
+    "bleu",
+    "bootstrap",
+    "by_task",
+    "compare",
+    "ece",
+    "exact_match",
+    "judge_pairs",
+    "lm_eval_scores",
+    "mcnemar",
+    "nll",
+    "normalise",
+    "over_seeds",
+    "paired",
+    "position_bias",
+    "ratio_of_means",
+    "reliability",
+    "report",
+    "retention",
+    "rouge_l",
+    "score",
+    "summarise",
+    "text_scores",
+    "token_f1",
+    "token_scores",
+    "win_rate",
+]
+
+# metric -> column of the answers, and the column by whose mean its mean is divided
+METRICS = {
+    "accuracy": ("right", None),
+    "exact match": ("exact", None),
+    "token F1": ("f1", None),
+    "ROUGE-L": ("rouge_l", None),
+    "NLL": ("nll", "tokens"),
+    "forward KL": ("forward_kl", "tokens"),
+    "top-1": ("top1", "tokens"),
+    "top-k": ("top_k", "tokens"),
+}
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate and the 95 % interval around it."""
+class Report:
+    """`answers`: a row an answer, with all that was measured about it. `table`: tidy, a
+    row for each split, group, model and metric; see `summarise`."""
 
-    value: float
-    low: float
-    high: float
+    answers: pd.DataFrame
+    table: pd.DataFrame
 
-    def __str__(self) -> str:
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+    def wide(self, split: str, by: str = "all") -> pd.DataFrame:
+        """The values of a split, a column a metric; a row a model or, with `by` "task"
+        or "turns", a row a group and model."""
+        chosen = self.table[(self.table["split"] == split) & (self.table["by"] == by)]
+        index = ["model"] if by == "all" else ["group", "model"]
+        wide = chosen.pivot_table("value", index, "metric", sort=False)
+        return wide.rename_axis(columns=None)
 
+    def figure(self, title: str, metric: str = "accuracy", by: str = "task"):
+        """One metric with its intervals: a panel a split, a row a group."""
+        from . import plots  # matplotlib: only figures need it
 
-def bootstrap(
-    statistic, *samples: Sequence[float], resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """The value of `statistic(*samples)` with a percentile interval (Efron 1979).
-
-    Samples of equal length are resampled together, item by item, so that what two
-    models said to the same prompt stays paired. Raises `ValueError` when the lengths
-    differ or are zero.
-    """
-    arrays = [np.asarray(sample, dtype=float) for sample in samples]
-    n = len(arrays[0])
-    if n == 0 or any(len(array) != n for array in arrays):
-        raise ValueError("paired samples need one length, of at least one item")
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        rows = rng.integers(0, n, n)
-        draws.append(statistic(*(array[rows] for array in arrays)))
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(statistic(*arrays)), float(low), float(high))
+        return plots.scores(self.table, title, metric, by)
 
 
-def accuracy(right: Sequence[bool]) -> Interval:
-    """Share of right answers."""
-    return bootstrap(np.mean, right)
-
-
-def retention(student_right: Sequence[bool], teacher_right: Sequence[bool]) -> Interval:
-    """The student's accuracy as a share of the teacher's, on the same items.
-
-    The ratio of two means over one set of items, not a mean of ratios; the bootstrap is
-    paired. Raises `ValueError` when the teacher was never right.
-    """
-    if not np.any(teacher_right):
-        raise ValueError("the teacher has no right answer, so nothing can be retained")
-
-    def ratio(student, teacher):
-        return student.mean() / max(teacher.mean(), 1 / len(teacher))
-
-    return bootstrap(ratio, student_right, teacher_right)
-
-
-def score(examples: Sequence[Example], answers: Sequence[str]) -> pd.DataFrame:
-    """One row an example: id, task, the answer and whether the verifier accepts it."""
-    return pd.DataFrame(
-        {
-            "id": [e.id for e in examples],
-            "task": [e.task for e in examples],
-            "answer": list(answers),
-            "right": [verify(e, a) for e, a in zip(examples, answers, strict=True)],
-        }
-    )
-
-
-def compare(
-    models: Mapping[str, ChatModel], examples: Sequence[Example], **settings
-) -> pd.DataFrame:
-    """Every model answers every example: the rows of `score` with a column `model`.
-
-    `settings` go to `generate.answer`; the default is greedy.
-    """
-    prompts = [e.messages for e in examples]
-    scored = []
-    for name, (model, tokenizer) in models.items():
-        rows = score(examples, answer(model, tokenizer, prompts, **settings))
-        scored.append(rows.assign(model=name))
-    return pd.concat(scored, ignore_index=True)
-
-
-def by_task(scored: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy, one row a task (and "all"), one column a model."""
-    scored = scored.assign(right=scored["right"].astype(float))
-    names, tasks = scored["model"].unique(), scored["task"].unique()
-    table = scored.pivot_table(index="task", columns="model", values="right")
-    table = table.loc[tasks, names]
-    table.loc["all"] = scored.groupby("model")["right"].mean()[names]
-    return table.rename_axis(index=None, columns=None)
-
-
-@torch.inference_mode()
-def agreement(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    rows: Sequence[dict],
+def report(
+    models: Mapping[str, Answerer | Sequence[Answerer]],
+    splits: Mapping[str, Sequence[Question]],
     *,
-    batch_size: int = 64,
-) -> dict[str, float]:
-    """How alike two models predict, over the answer tokens of tokenised `rows`.
+    teacher: str = "teacher",
+    right: Callable[[Question, str], bool] = accepted,
+    top_k: int = 10,
+    resamples: int = 2000,
+    **settings,
+) -> Report:
+    """Everything about these models on these splits, with intervals; see `summarise`.
 
-    `top1`: share of positions where both put the same token first. `forward_kl`: mean
-    KL(teacher || student) in nats a token, at temperature 1. Both read the same text
-    (teacher forcing), so this says how alike they are, not how right.
+    `teacher` names the model that the others are held against; without a model of that
+    name there is no retention and no divergence. Likelihood, divergence and agreement
+    are measured on the *gold* answers (the first, where there are several), so that all
+    models read the same text. They are left out for a `generate.Teacher`, which shows
+    no logits, and the last two for a student of another vocabulary or template.
+    `right` and `settings` are as in `compare`. Raises `ValueError` without splits.
     """
-    same, divergence, tokens = 0, 0.0, 0
-    for start in range(0, len(rows), batch_size):
-        chunk = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
-        batch = collate(chunk, student.config.pad_token_id)
-        batch = {key: value.to(student.device) for key, value in batch.items()}
-        _, mask = shift_and_mask(batch.pop("labels"))
-        ours = student(**batch).logits[:, :-1][mask]
-        theirs = teacher(**batch).logits[:, :-1][mask]
-        same += (ours.argmax(-1) == theirs.argmax(-1)).sum().item()
-        divergence += token_divergence(ours, theirs).sum().item()
-        tokens += len(ours)
-    return {"top1": same / tokens, "forward_kl": divergence / tokens}
+    if not splits:
+        raise ValueError("no splits to report on: give {'test': examples, ...}")
+    size = {name: settings[name] for name in ("batch_size",) if name in settings}
+    parts = []
+    for split, examples in splits.items():
+        items = [item_of(example, place) for place, example in enumerate(examples)]
+        golds = [item.gold for item in items]
+        scored = compare(models, examples, right=right, **settings)
+        for (name, seed), rows in scored.groupby(["model", "seed"], sort=False):
+            rows = rows.reset_index(drop=True).assign(split=split, gold=golds)
+            rows = rows.join(text_scores(rows["answer"], golds))
+            model = students_of(models[name])[seed]
+            if isinstance(model, ChatModel):
+                reference = None if name == teacher else models.get(teacher)
+                rows = rows.join(_on_gold(model, reference, items, top_k, size))
+                prompts = [item.messages for item in items]
+                sure = answer_confidence(model, prompts, rows["answer"], **size)
+                rows["confidence"] = sure["token_mean"]
+            parts.append(rows)
+    answers = pd.concat(parts, ignore_index=True)
+    return Report(answers, summarise(answers, teacher=teacher, resamples=resamples))
+
+
+def _on_gold(
+    model: ChatModel, teacher, items: Sequence[Item], top_k: int, size: dict
+) -> pd.DataFrame:
+    """The number of tokens of each gold answer, and sums over these tokens."""
+    rows = []
+    for item in items:
+        gold = item.gold if isinstance(item.gold, str) else item.gold[0]
+        said = {"role": "assistant", "content": gold}
+        rows.append({"messages": [*item.messages, said]})
+    other, vocab = None, None
+    if isinstance(teacher, ChatModel):
+        try:
+            other, vocab = teacher.model, check_pair(model, teacher)
+        except (VocabularyMismatch, TemplateMismatch):
+            other = None  # no logits to compare
+    encoded = encode_chat(rows, model.tokenizer)
+    settings = {"top_k": top_k, "vocab": vocab, **size}
+    tokens = token_scores(model.model, encoded, other, **settings).groupby("row")
+    sums = tokens.sum().drop(columns=["confidence", "hit"])
+    return sums.assign(tokens=tokens.size())
+
+
+def summarise(
+    answers: pd.DataFrame,
+    *,
+    teacher: str = "teacher",
+    by: Sequence[str] = ("task", "turns"),
+    resamples: int = 2000,
+) -> pd.DataFrame:
+    """The tidy table of answers: split, by, group, model, metric, value, low, high,
+    items, seeds.
+
+    `answers` holds the columns of `compare`, and of `METRICS` those that were measured.
+    These metrics are ratios of means over items, with the paired bootstrap, or with
+    `over_seeds` where a model has several seeds. "retention" is the accuracy as a share
+    of the teacher's. "BLEU", and "ECE" (15 bins; confidence is the geometric mean of
+    the probabilities of an answer's tokens, end included), are means over the seeds and
+    have no interval. Rows come for each split as a whole ("all") and for each value of
+    the columns `by`. The table's `attrs["BLEU"]` is the signature to quote.
+
+    Raises `ValueError` where there are no answers, or models answered other items.
+    """
+    if answers.empty:
+        raise ValueError("no answers to summarise")
+    lines, signatures = [], set()
+    for split, whole in answers.groupby("split", sort=False):
+        groups = [("all", "all", whole)]
+        for column in by:
+            numbers = pd.api.types.is_numeric_dtype(whole[column])
+            for name, part in whole.groupby(column, sort=numbers):
+                groups.append((column, str(name), part))
+        for column, name, part in groups:
+            items = part["id"].nunique()
+            measured = [*_ratios(part, teacher, resamples), *_wholes(part, signatures)]
+            for model, metric, i, seeds in measured:
+                line = [split, column, name, model, metric, i.value, i.low, i.high]
+                lines.append([*line, items, seeds])
+    columns = ["split", "by", "group", "model", "metric", "value", "low", "high"]
+    table = pd.DataFrame(lines, columns=[*columns, "items", "seeds"])
+    if signatures:
+        table.attrs["BLEU"] = ", ".join(sorted(signatures))
+    return table
+
+
+def _ratios(part: pd.DataFrame, teacher: str, resamples: int) -> Iterator[tuple]:
+    """Model, metric, interval and number of seeds, of every ratio of means."""
+    settings = {"resamples": resamples}
+    for metric, (above, below) in METRICS.items():
+        if above not in part:
+            continue
+        has = part[part[above].notna()]
+        values = paired(has, above) if len(has) else {}
+        counts = paired(has, below) if below else {}
+        for model, value in values.items():
+            seeds = 1 if value.ndim == 1 else len(value)
+            if not below:
+                interval = accuracy(value, **settings)
+            else:
+                ways = bootstrap if seeds == 1 else over_seeds
+                count = np.atleast_2d(counts[model])[0]
+                interval = ways(ratio_of_means, value, count, **settings)
+            yield model, metric, interval, seeds
+            known = np.atleast_2d(values.get(teacher, 0)).mean(0)
+            if metric == "accuracy" and model != teacher and known.any():
+                yield model, "retention", retention(value, known, **settings), seeds
+
+
+def _wholes(part: pd.DataFrame, signatures: set[str]) -> Iterator[tuple]:
+    """The same of BLEU and ECE, which are no means over items."""
+    for model, rows in part.groupby("model", sort=False):
+        found = {"BLEU": [], "ECE": []}
+        for _, run in rows.groupby("seed"):
+            if "gold" in run:
+                value, signature = bleu(list(run["answer"]), list(run["gold"]))
+                found["BLEU"].append(value)
+                signatures.add(signature)
+            if "confidence" in run and run["confidence"].notna().all():
+                found["ECE"].append(ece(run["confidence"], run["right"]))
+        for metric, values in found.items():
+            if values:
+                interval = Interval(float(np.mean(values)), np.nan, np.nan)
+                yield model, metric, interval, len(values)
