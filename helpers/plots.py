@@ -438,10 +438,11 @@ def memory_ledger(
             axes.barh(row, size, 0.6, left, color=colour, alpha=alpha,
                       label=labels.pop(part, None) if size else None)  # fmt: skip
             left += size
-        axes.annotate(f"{total:.1f}", (total, row), (3, 0), va="center", fontsize=9,
-                      textcoords="offset points")  # fmt: skip
+        axes.annotate(f"{total:.1f}", (total, row), (5, 0), va="center", fontsize=9,
+                      textcoords="offset points", zorder=3,
+                      bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
     for size in cards:
-        axes.axvline(size, color="black", lw=1, ls=":")
+        axes.axvline(size, color="black", lw=1, ls=":", zorder=2)
         axes.annotate(f"{size:g} GB", (size, len(ledgers) - 0.55), (3, 0),
                       textcoords="offset points", fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(ledgers)), ledgers)
@@ -527,8 +528,8 @@ def step_memory(table: DataFrame) -> Figure:
         axes.set(title=f"batch of {size}", xlabel="peak of a step, MB",
                  xlim=(0, 1.25 * table.loc[table["batch"] == size, "measured"].max()),
                  ylim=(len(methods) - 0.5, -0.5))  # fmt: skip
+        axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(places, methods)
-    panels[0].tick_params(axis="y", length=0)
     stroke = panels[0].collections[0]
     figure.legend([bars[0], stroke], ["measured", "predicted by the ledger"],
                   loc="outside lower center", ncols=2)  # fmt: skip
