@@ -85,7 +85,7 @@ class Teacher(Protocol):
 
 
 class LocalTeacher:
-    """A model in this process, asked in batches of prompts of similar length."""
+    """A model in this process; `batch_size` prompts are under way at a time."""
 
     def __init__(self, chat: ChatModel, batch_size: int = 64):
         need_template(chat.tokenizer)
@@ -104,31 +104,28 @@ class LocalTeacher:
     def replies(
         self, requests: Iterable[Request], sampling: Sampling
     ) -> Iterator[tuple[int, Reply]]:
-        """See `Teacher`. A batch that does not fit into memory is halved."""
+        """See `Teacher`. A batch too large for the memory is halved."""
         numbered = enumerate(requests)
-        # Many batches at a time, so that sorting finds prompts of one length.
+        # Many batches at a time: prompts of one length are read together, and those
+        # that are done early make room for others.
         while window := list(islice(numbered, 16 * self.batch_size)):
-            fitting = []
+            fitting = {}
             for place, request in window:
                 ids, problem = self._prompt(request, sampling)
                 if problem:
                     yield place, Reply.failed(problem, prompt_tokens=len(ids))
                 else:
-                    fitting.append((place, request, ids))
-            # The longest first: if memory is too small, that shows at once.
-            fitting.sort(key=lambda item: -len(item[2]))
+                    fitting[place] = request, ids
             while fitting:
-                batch = fitting[: self.batch_size]
                 try:
-                    said = self._answer(batch, sampling)
+                    for place, reply in self._answers(fitting, sampling):
+                        del fitting[place]
+                        yield place, reply
                 except torch.OutOfMemoryError:
-                    if len(batch) == 1:
+                    if self.batch_size == 1:
                         raise
-                    self.batch_size = len(batch) // 2
+                    self.batch_size //= 2
                     torch.cuda.empty_cache()
-                    continue
-                del fitting[: len(batch)]
-                yield from said
 
     def _prompt(self, request: Request, sampling: Sampling) -> tuple[list[int], str]:
         """The token ids of a prompt, and why it cannot be answered, if it cannot."""
@@ -147,25 +144,27 @@ class LocalTeacher:
             )
         return ids, ""
 
-    def _answer(self, batch: list, sampling: Sampling) -> list[tuple[int, Reply]]:
+    def _answers(
+        self, asked: dict[int, tuple[Request, list[int]]], sampling: Sampling
+    ) -> Iterator[tuple[int, Reply]]:
         model, tokenizer = self.chat
         new, heat = sampling.max_new_tokens, sampling.sampling_temperature
-        seeds = [request.seed for _, request, _ in batch]
+        places, prompts = list(asked), [ids for _, ids in asked.values()]
+        seeds = [request.seed for request, _ in asked.values()]
         choose = Draw(seeds, new, heat, sampling.top_p) if heat else Greedy()
-        prompts = [ids for *_, ids in batch]
         stop = end_tokens(model, tokenizer)
-        # Rows of logits beyond the tokenizer's ids are padding, and mean nothing.
-        vocab = max(len(tokenizer) - 1, *stop) + 1
+        settings = {
+            "stop": stop,
+            "max_new_tokens": new,
+            "batch_size": self.batch_size,
+            # Columns of logits beyond the tokenizer's ids are padding.
+            "vocab": max(len(tokenizer) - 1, *stop) + 1,
+        }
         with _answering(model):
-            decoded = decode(
-                model, prompts, choose, stop=stop, max_new_tokens=new, vocab=vocab
-            )
-        replies = []
-        for (place, _, ids), (tokens, ended) in zip(batch, decoded, strict=True):
-            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-            reason = "stop" if ended else "length"
-            replies.append((place, Reply(text, reason, len(ids), len(tokens) + ended)))
-        return replies
+            for i, (tokens, ended) in decode(model, prompts, choose, **settings):
+                text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                reason, read = "stop" if ended else "length", len(prompts[i])
+                yield places[i], Reply(text, reason, read, len(tokens) + ended)
 
 
 @contextmanager
@@ -193,10 +192,10 @@ def answer(
 ) -> list[str]:
     """The model's answer to each prompt (a list of chat messages), in the order given.
 
-    Prompts are batched by length so that little is padded, and finished rows leave
-    their batch. `sampling_temperature=0` is greedy; above it, a prompt's sample depends
-    on `seed` and the prompt alone, not on its neighbours. The sampling defaults that a
-    model carries in its own generation file never leak in.
+    Prompts are batched by length so that little is padded, and where a row is finished
+    the next prompt takes its place. `sampling_temperature=0` is greedy; above it, a
+    prompt's sample depends on `seed` and the prompt alone, not on its neighbours. The
+    sampling defaults that a model carries in its own generation file never leak in.
 
     Raises `ValueError` for a negative temperature or a `top_p` outside (0, 1], and
     `DataError` for a prompt that the model cannot read.

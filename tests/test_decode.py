@@ -1,4 +1,4 @@
-"""The decoding loop: whatever leaves the batch, each row gets its own answer."""
+"""The decoding loop: whatever comes and goes, each prompt gets its own answer."""
 
 import pytest
 import torch
@@ -66,8 +66,14 @@ def prompts():
 
 
 def greedy(model, prompts, **settings):
-    settings = {"stop": STOP, "max_new_tokens": 16, **settings}
-    return decode(model, prompts, Greedy(), **settings)
+    return said(model, prompts, Greedy(), **{"stop": STOP, **settings})
+
+
+def said(model, prompts, choose, **settings):
+    settings = {"max_new_tokens": 16, **settings}
+    answers = dict(decode(model, prompts, choose, **settings))
+    assert sorted(answers) == list(range(len(prompts)))
+    return [answers[i] for i in range(len(prompts))]
 
 
 @torch.inference_mode()
@@ -82,8 +88,9 @@ def by_hand(model, prompt, stop=STOP, limit=16):
     return Decoded(tokens, False)
 
 
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
 @pytest.mark.parametrize("family", [gpt2, gemma3, qwen3])
-def test_a_batch_says_what_each_prompt_alone_would_get(family, prompts):
+def test_a_batch_says_what_each_prompt_alone_would_get(family, prompts, batch_size):
     model = built(family)
     free = [by_hand(model, prompt, ()).tokens for prompt in prompts]
 
@@ -93,15 +100,15 @@ def test_a_batch_says_what_each_prompt_alone_would_get(family, prompts):
     stop = {max(range(VOCAB), key=lambda token: len(lengths(token)))}
     expected = [by_hand(model, prompt, stop) for prompt in prompts]
     assert len({len(tokens) for tokens, _ in expected}) > 4, "all end together"
-    assert greedy(model, prompts, stop=stop) == expected
+    assert greedy(model, prompts, stop=stop, batch_size=batch_size) == expected
 
 
-@pytest.mark.parametrize("leave", [0.01, 0.5, 2.0])
+@pytest.mark.parametrize("leave", [0.01, 0.5, 1.0])
 def test_when_finished_rows_leave_does_not_matter(model, prompts, leave, monkeypatch):
     stop = set(range(3, 12))
     before = greedy(model, prompts, stop=stop)
     monkeypatch.setattr(engine, "LEAVE", leave)
-    assert greedy(model, prompts, stop=stop) == before
+    assert greedy(model, prompts, stop=stop, batch_size=6) == before
 
 
 def rows_read(model, monkeypatch):
@@ -119,6 +126,24 @@ def test_finished_rows_leave_the_batch(model, prompts, monkeypatch):
     sizes = rows_read(model, monkeypatch)
     greedy(model, prompts, stop=set(range(3, 12)))
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < len(prompts)
+
+
+def test_the_next_prompts_enter_where_rows_are_finished(model, prompts, monkeypatch):
+    sizes = rows_read(model, monkeypatch)
+    greedy(model, prompts, stop=set(range(3, 12)), batch_size=6)
+    reads = [size for size in sizes if size < 6]
+    assert sizes[0] == 6 and len(reads) > 5 and sizes.count(6) > 6
+
+
+def test_long_runs_find_room_again_and_again(model, prompts):
+    many = prompts * 6  # far more columns than the buffers have
+    assert greedy(model, many, stop={5, 6, 7}, batch_size=3) == (
+        greedy(model, prompts, stop={5, 6, 7}) * 6
+    )
+
+
+def test_no_prompt_no_answer(model):
+    assert greedy(model, []) == []
 
 
 def test_a_prompt_asked_several_times_is_read_once(model, prompts, monkeypatch):
@@ -154,10 +179,11 @@ def test_columns_beyond_the_vocabulary_are_never_chosen(model, prompts):
 
 def drawn(scores, temperature=1.0, top_p=1.0, rows=20_000):
     choose = Draw(range(rows), 1, temperature, top_p)
-    tokens = choose(scores.expand(rows, -1), torch.arange(rows), 0)
+    tokens = choose(scores.expand(rows, -1), torch.arange(rows), FIRST[:rows])
     return torch.bincount(tokens, minlength=len(scores)) / rows
 
 
+FIRST = torch.zeros(20_000, dtype=torch.long)
 SCORES = torch.randn(20, generator=torch.Generator().manual_seed(0)) * 2
 
 
@@ -183,15 +209,16 @@ def test_a_token_without_probability_is_never_drawn():
     scores[[3, 5]] = 0.0  # impossible ones before, between and after
     choose = Draw(range(4), 1, 1.0)
     choose.uniform[:, 0] = torch.tensor([0.0, 0.5 - 1e-7, 0.5, 1 - 2e-7])
-    tokens = choose(scores.expand(4, -1), torch.arange(4), 0)
+    tokens = choose(scores.expand(4, -1), torch.arange(4), FIRST[:4])
     assert tokens.tolist() == [3, 3, 5, 5]
 
 
-def test_a_rows_draw_depends_on_its_seed_alone(model, prompts):
+@pytest.mark.parametrize("batch_size", [5, 64])
+def test_a_rows_draw_depends_on_its_seed_alone(model, prompts, batch_size):
     def sample(rows, seeds):
         choose = Draw(seeds, 16, 1.0)
-        settings = {"stop": set(range(3, 8)), "max_new_tokens": 16}
-        return decode(model, [prompts[i] for i in rows], choose, **settings)
+        settings = {"stop": set(range(3, 8)), "batch_size": batch_size}
+        return said(model, [prompts[i] for i in rows], choose, **settings)
 
     together = sample(range(24), range(24))
     assert sample(range(23, -1, -1), range(23, -1, -1)) == together[::-1]
