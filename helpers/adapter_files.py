@@ -4,7 +4,6 @@ import copy
 import json
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 
 from .adapters import AdapterError, check_base, fingerprint, restore
 from .data import write_json
+from .hub import origin
 
 WEIGHTS, BASE = "adapter_model.safetensors", "base.json"
 
@@ -26,7 +26,7 @@ def save_adapter(model: PeftModel, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     save_file({k: v.contiguous().cpu() for k, v in state.items()}, folder / WEIGHTS)
-    name, revision = _origin(model.config._name_or_path)
+    name, revision = origin(model.config._name_or_path)
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode, config.base_model_name_or_path = True, name
     config.save_pretrained(folder)
@@ -71,16 +71,6 @@ def list_adapters(folder: str | Path) -> list[dict]:
         kept = ("base", "revision", "rank", "alpha", "parameters")
         found.append({"name": name} | {key: about[key] for key in kept})
     return found
-
-
-def _origin(name: str) -> tuple[str, str | None]:
-    """A hub id and its revision; of a folder the last part, for its path means nothing
-    on another machine."""
-    path = Path(name)
-    if path.is_absolute() or path.is_dir():
-        return path.name, None
-    cached = try_to_load_from_cache(name, "config.json")
-    return name, Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def _read(folder: Path) -> dict:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
+from .decode import eval_mode
+
 
 class AdapterError(ValueError):
     """An adapter that cannot be used; the message says why and what to do."""
@@ -107,17 +109,16 @@ def merge(
         check_base(fingerprint(model), base, "this adapter")
         config, state = model.peft_config["default"], get_peft_model_state_dict(model)
         model = restore(base, config, state)
-    training, _ = model.training, model.eval()
     merged = copy.deepcopy(model).merge_and_unload().eval()
     probes = [row["input_ids"] for row in rows or ()][:8]
     probes = probes or [range(min(64, merged.get_input_embeddings().num_embeddings))]
     gap, largest = 0.0, 0.0
-    for ids in probes:
-        ids = torch.tensor([list(ids)], device=merged.device)
-        adapted = model(ids).logits.float()
-        gap = max(gap, (adapted - merged(ids).logits.float()).abs().max().item())
-        largest = max(largest, adapted.abs().max().item())
-    model.train(training)
+    with eval_mode(model):
+        for ids in probes:
+            ids = torch.tensor([list(ids)], device=merged.device)
+            adapted = model(ids).logits.float()
+            gap = max(gap, (adapted - merged(ids).logits.float()).abs().max().item())
+            largest = max(largest, adapted.abs().max().item())
     allowed = rounding(merged.dtype, largest) if tolerance is None else tolerance
     if not gap <= allowed:
         raise ValueError(

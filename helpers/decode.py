@@ -1,6 +1,7 @@
 """One decoding loop for many prompts: where a row is finished, the next one enters."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,17 @@ from transformers import DynamicCache, PreTrainedModel, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
 LEAVE = 0.25  # of the rows must be finished before others take their place
+
+
+@contextmanager
+def eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """The model without dropout; afterwards in the mode it had, come what may."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 class Decoded(NamedTuple):
@@ -94,7 +106,9 @@ class _Batch:
         self.cache = DynamicCache()
         like = {"dtype": torch.long, "device": model.device}
         self.prompt = torch.full((rows,), -1, **like)  # its number; -1: a free row
-        self.start, self.said, self.token = (torch.zeros(rows, **like) for _ in "123")
+        self.start = torch.zeros(rows, **like)  # the column of its first token
+        self.steps = torch.zeros(rows, **like)  # tokens said so far
+        self.token = torch.zeros(rows, **like)  # the last of them
         self.mask = torch.zeros(rows, room, **like)
 
     def enter(self, numbers: Sequence[int], prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -131,7 +145,7 @@ class _Batch:
         self.mask[rows, columns] = mask[copies]
         self.start[rows] = self.end - mask.sum(1)[copies]
         self.prompt[rows] = torch.tensor(numbers, device=rows.device)
-        self.said[rows] = 0
+        self.steps[rows] = 0
         return rows, logits[copies]
 
     def next_logits(self) -> Tensor:
@@ -165,7 +179,7 @@ class _Batch:
     def leave(self) -> None:
         """Drop the free rows."""
         busy = (self.prompt >= 0).nonzero()[:, 0]
-        for name in ("prompt", "start", "said", "token", "mask"):
+        for name in ("prompt", "start", "steps", "token", "mask"):
             setattr(self, name, getattr(self, name)[busy])
         for layer in self.cache.layers:
             layer.buffers = [buffer[busy] for buffer in layer.buffers]
@@ -198,18 +212,19 @@ def decode(
     longest = len(prompts[queue[-1]]) + max_new_tokens
     room = longest + longest // 4 + 8  # a quarter more: columns seldom move
     batch = _Batch(model, min(batch_size, len(queue)), room)
-    said = torch.zeros(len(prompts), max_new_tokens, dtype=torch.long)
-    ends = torch.tensor(sorted(stop), device=model.device)
+    like = {"dtype": torch.long, "device": model.device}
+    said = torch.zeros(len(prompts), max_new_tokens, **like)
+    ends = torch.tensor(sorted(stop), **like)
 
     def say(rows: Tensor, logits: Tensor) -> Iterator[tuple[int, Decoded]]:
-        token = choose(logits[:, :vocab], batch.prompt[rows], batch.said[rows])
-        said[batch.prompt[rows].cpu(), batch.said[rows].cpu()] = token.cpu()
+        token = choose(logits[:, :vocab], batch.prompt[rows], batch.steps[rows])
+        said[batch.prompt[rows], batch.steps[rows]] = token
         batch.token[rows] = token
-        batch.said[rows] += 1
+        batch.steps[rows] += 1
         ended = torch.isin(token, ends)
-        done = ended | (batch.said[rows] == max_new_tokens)
+        done = ended | (batch.steps[rows] == max_new_tokens)
         finished = zip(batch.prompt[rows][done].tolist(),
-                       batch.said[rows][done].tolist(), ended[done].tolist(),
+                       batch.steps[rows][done].tolist(), ended[done].tolist(),
                        strict=True)  # fmt: skip
         batch.prompt[rows[done]] = -1
         for number, length, by_model in finished:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from . import ledger
+from .adapters import in_4_bits
 from .ledger import GIB, Ledger, Step
 from .tracks import Track
 
@@ -118,7 +119,7 @@ def shortage(
         lora_rank=adapter.r if adapter else 0,
         accumulation=accumulation,
         checkpointing=student.is_activation_checkpointing,
-        quantise_student=any(hasattr(p, "quant_state") for p in student.parameters()),
+        quantise_student=in_4_bits(student),
         teacher_signal="text" if teacher is None else signal,
     )
     changes = []

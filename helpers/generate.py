@@ -5,7 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .data import DataError, need_template, render_prompt, write_json
-from .decode import Draw, Greedy, decode
+from .decode import Draw, Greedy, decode, eval_mode
+from .hub import origin
 from .journal import Journal
-from .models import ChatModel, end_tokens, name_of, weights_hash
+from .models import ChatModel, end_tokens, weights_hash
 
 # ------------------------------------------------------------------ asking a teacher
 
@@ -93,10 +94,11 @@ class LocalTeacher:
 
     def describe(self) -> dict:
         model, tokenizer = self.chat
+        name, revision = origin(model.config._name_or_path)
         template = hashlib.blake2b(tokenizer.chat_template.encode(), digest_size=8)
         return {
-            "model": name_of(self.chat),
-            "revision": getattr(model.config, "_commit_hash", None),
+            "model": name,
+            "revision": revision,
             "weights": weights_hash(model),
             "template": template.hexdigest(),
         }
@@ -160,22 +162,11 @@ class LocalTeacher:
             # Columns of logits beyond the tokenizer's ids are padding.
             "vocab": max(len(tokenizer) - 1, *stop) + 1,
         }
-        with _answering(model):
+        with eval_mode(model):
             for i, (tokens, ended) in decode(model, prompts, choose, **settings):
                 text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
                 reason, read = "stop" if ended else "length", len(prompts[i])
                 yield places[i], Reply(text, reason, read, len(tokens) + ended)
-
-
-@contextmanager
-def _answering(model: PreTrainedModel) -> Iterator[None]:
-    """The model in eval mode; afterwards in the mode it had, come what may."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def answer(

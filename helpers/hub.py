@@ -19,6 +19,16 @@ class ModelError(ValueError):
     """A model that cannot be loaded; the message says why and what to do."""
 
 
+def origin(name: str) -> tuple[str, str | None]:
+    """A hub id and its revision; of a folder the last part, for its path means nothing
+    on another machine."""
+    path = Path(name)
+    if path.is_absolute() or path.is_dir():
+        return path.name, None
+    cached = try_to_load_from_cache(name, "config.json")
+    return name, Path(cached).parent.name if isinstance(cached, str) else None
+
+
 def check_folder(folder: Path) -> None:
     """A local folder must hold a model, in safetensors."""
     if folder.is_absolute() and not folder.exists():

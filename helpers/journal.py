@@ -8,7 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .data import DataError, read_chat
+from .jsonl import MAX_LINE, encode, read_chat
+from .rows import DataError
 
 SYNC_SECONDS = 1.0  # between two orders to the disk to write down what it was given
 
@@ -60,8 +61,11 @@ class Journal:
         self._lock.release()
 
     def append(self, row: dict) -> None:
-        """Write one row; the file then holds all of it, or is as it was before."""
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        """Write one row; the file then holds all of it, or is as it was before.
+
+        Raises `DataError` for a row that could not be read again.
+        """
+        line = encode(row) + b"\n"
         try:
             written = self._file.write(line)
             if written < len(line):  # the next byte would not fit either
@@ -77,17 +81,18 @@ class Journal:
 
     def _mend(self) -> None:
         """Cut off a torn last line, or end it, if only its line break is missing."""
-        self._file.seek(0)
-        content = self._file.read()
-        self._end = content.rfind(b"\n") + 1
-        if last := content[self._end :]:
+        size = self._file.seek(0, os.SEEK_END)
+        start = self._file.seek(max(0, size - MAX_LINE))  # no line of ours is longer
+        tail = self._file.read()
+        self._end = start + tail.rfind(b"\n") + 1
+        if last := tail[self._end - start :]:
             try:
                 json.loads(last)
             except ValueError:
                 self._file.truncate(self._end)
             else:
                 self._file.write(b"\n")
-                self._end = len(content) + 1
+                self._end = size + 1
 
     def _refused(self, error: OSError) -> DataError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -75,7 +75,7 @@ def write_chat(path: str | Path, rows: Iterable[dict]) -> Path:
             for spot, text in faults(row, place, ids):
                 raise DataError(f"{path}, {place}{spot}: {text}")
             try:
-                file.write(_encode(row) + b"\n")
+                file.write(encode(row) + b"\n")
             except DataError as error:
                 raise DataError(f"{path}, {place}: {error}") from None
     return Path(path)
@@ -189,7 +189,7 @@ def _parse(line: bytes) -> object:
     except ValueError:  # Python refuses to convert integers of thousands of digits
         raise DataError("a number has too many digits; write it as a string") from None
     if "\\u" in text:  # an escape may hide half a character
-        _encode(row)
+        encode(row)
     return row
 
 
@@ -224,7 +224,7 @@ def _syntax(error: json.JSONDecodeError) -> str:
 # ---------------------------------------------------------------- values to bytes
 
 
-def _encode(row: object) -> bytes:
+def encode(row: object) -> bytes:
     """A row as UTF-8 JSON, or `DataError` saying why it cannot be written."""
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8")

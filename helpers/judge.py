@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,30 @@ matter. Reply with one word: A, B, or tie."""
 _VERDICT = re.compile(
     r"\W*(?:answer\s+)?(A|B|tie)(?=\W*$|[ \t]*[^\w \t])", re.IGNORECASE
 )
+
+
+def turns_of(messages: Sequence[dict]) -> str:
+    """A conversation as a judge reads it: a line a message, led by its role."""
+    return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
+
+
+def ask(
+    judge, questions: Mapping[str, str], path: str | Path | None = None, **settings
+) -> dict[str, str]:
+    """The judge's reply to each question, by its id; failed ones are missing.
+
+    What was thought aloud before "</think>" is cut off. With `path` the replies stay in
+    files; `settings` are those of `generate.generate_answers`.
+    """
+    prompts = [
+        {"id": id, "messages": [{"role": "user", "content": text}]}
+        for id, text in questions.items()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        place = path or Path(folder) / "verdicts.jsonl"
+        rows = generate_answers(judge, prompts, place, **settings)
+    said = {row["id"]: row["messages"][-1]["content"] for row in rows}
+    return {id: text.rpartition("</think>")[2] for id, text in said.items()}
 
 
 def judge_pairs(
@@ -59,17 +83,12 @@ def judge_pairs(
             "prompt needs one answer of both"
         )
     _check_question(question)
-    asked = []
+    asked = {}
     for i, pair in enumerate(zip(first, second, strict=True)):
-        turns = "\n".join(f"{m['role']}: {m['content']}" for m in prompts[i])
+        turns = turns_of(prompts[i])
         for order, (a, b) in (("in order", pair), ("swapped", pair[::-1])):
-            text = question.format(prompt=turns, a=a, b=b)
-            messages = [{"role": "user", "content": text}]
-            asked.append({"id": f"{i} {order}", "messages": messages})
-    with tempfile.TemporaryDirectory() as folder:
-        place = path or Path(folder) / "verdicts.jsonl"
-        replies = generate_answers(judge, asked, place, **settings)
-    said = {row["id"]: _verdict(row["messages"][-1]["content"]) for row in replies}
+            asked[f"{i} {order}"] = question.format(prompt=turns, a=a, b=b)
+    said = {i: _verdict(r) for i, r in ask(judge, asked, path, **settings).items()}
 
     def meant(order: str, a: str, b: str) -> list[str]:
         words = (said.get(f"{i} {order}", "unclear") for i in range(len(prompts)))
@@ -96,7 +115,7 @@ def _check_question(question: str) -> None:
 
 def _verdict(reply: str) -> str:
     """The verdict that opens the reply; "A better one is B" opens with none."""
-    found = _VERDICT.match(reply.rpartition("</think>")[2])
+    found = _VERDICT.match(reply)
     return found[1].lower() if found else "unclear"
 
 

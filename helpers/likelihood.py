@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .data import collate
-from .generate import _answering
+from .decode import eval_mode
 from .losses import shift_and_mask, token_divergence
 from .train import kept_logits, padding
 
@@ -96,7 +96,7 @@ def agreement(
 
 
 def _logits(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
-    with _answering(model):
+    with eval_mode(model):
         there = {key: value.to(model.device) for key, value in batch.items()}
         return kept_logits(model, there)
 

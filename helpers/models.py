@@ -30,7 +30,7 @@ from .adapters import (
     in_4_bits,
     merge,
 )
-from .hub import ModelError, check_folder, explained
+from .hub import ModelError, check_folder, explained, origin
 from .tracks import Track, best_device
 from .vocabulary import (
     TemplateMismatch,
@@ -187,8 +187,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
 
 def name_of(chat: ChatModel) -> str:
     """A hub id, or the last part of a local folder: no path of this machine."""
-    name = chat.model.config._name_or_path
-    return Path(name).name if Path(name).exists() else name
+    return origin(chat.model.config._name_or_path)[0]
 
 
 def weights_hash(model: PreTrainedModel) -> str:

@@ -1092,25 +1092,6 @@ def funnel(table: DataFrame) -> Figure:
     return figure
 
 
-def task_funnel(by_task: DataFrame) -> Figure:
-    """For each task of a `quality.Funnel.by_task` the share of its rows that is kept,
-    and the rows, so that a filter that empties one task is seen."""
-    figure = Figure(figsize=(7, 1.1 + 0.32 * len(by_task)))
-    axes = figure.subplots()
-    places = np.arange(len(by_task))
-    axes.barh(places, by_task["share"], 0.7, color=COLOURS["teacher"])
-    rows = zip(by_task["share"], by_task["kept"], by_task["in"], strict=True)
-    for place, (share, kept, total) in enumerate(rows):
-        axes.annotate(f"{kept:,} of {total:,}", (share, place), (4, 0), va="center",
-                      textcoords="offset points", fontsize=9)  # fmt: skip
-    axes.set_yticks(places, by_task.index)
-    axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(0, 1.25), ylim=(len(by_task) - 0.5, -0.5), xlabel="share kept",
-             title="What the funnel leaves of each task")  # fmt: skip
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    return figure
-
-
 def vote_confidence(votes: DataFrame) -> Figure:
     """Share of right answers (`mean`) by the share of votes that they won (the index);
     beside each point how many answers it stands for (`count`)."""

@@ -16,7 +16,6 @@ again.
 import hashlib
 import random
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -108,6 +107,7 @@ Answer: {answer}
 
 Is this answer right, complete and helpful? Reply with one word, yes or no."""
 _VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+NO_REPLY = "the judge gave no reply"
 
 
 def judged(
@@ -136,28 +136,23 @@ def judged(
 
     @over_rows
     def rule(rows: Sequence[dict]) -> list[str]:
-        from .generate import generate_answers  # heavy, and only judges need it
+        from .judge import ask, turns_of  # heavy, and only judges need it
 
-        ids, prompts = [], {}
+        ids, asked = [], {}
         for row in rows:
-            answer = answer_of(row)
-            turns = (f"{m['role']}: {m['content']}" for m in row["messages"][:-1])
-            text = question.format(prompt="\n".join(turns), answer=answer)
+            turns = turns_of(row["messages"][:-1])
+            text = question.format(prompt=turns, answer=answer_of(row))
             # Named by its text: equal questions are asked once, also in a later run.
             ids.append(hashlib.blake2b(encoded(text), digest_size=8).hexdigest())
-            prompts[ids[-1]] = [{"role": "user", "content": text}]
-        todo = [{"id": id, "messages": messages} for id, messages in prompts.items()]
-        with tempfile.TemporaryDirectory() as folder:
-            place = path or Path(folder) / "verdicts.jsonl"
-            replies = generate_answers(judge, todo, place, **settings)
-        said = {row["id"]: _verdict(answer_of(row)) for row in replies}
-        return [said.get(id, "the judge gave no reply") for id in ids]
+            asked[ids[-1]] = text
+        said = ask(judge, asked, path, **settings)
+        return [_verdict(said[id]) if id in said else NO_REPLY for id in ids]
 
     return rule
 
 
 def _verdict(reply: str) -> str:
-    word = _VERDICT.match(reply.rpartition("</think>")[2])
+    word = _VERDICT.match(reply)
     if word is None:
         return f"the judge said neither yes nor no: {reply[:60]!r}"
     return "" if word[1].lower() == "yes" else "the judge said no"

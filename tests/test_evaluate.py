@@ -682,6 +682,12 @@ def test_a_reply_without_a_verdict_is_no_tie(judge, reply):
         judge.win_rate(judged)
 
 
+def test_what_a_judge_thinks_aloud_is_no_verdict(judge):
+    musing = Parrot(lambda text: "<think>A, or is it? B.</think> tie")
+    judged = judge.judge_pairs(musing, PROMPTS, ["x"] * 4, ["y"] * 4, progress=False)
+    assert (judged[["in_order", "swapped"]] == "tie").all(axis=None)
+
+
 def test_verdicts_are_kept_and_not_asked_twice(judge, tmp_path):
     asked = []
     say = Parrot(lambda text: asked.append(text) or longer(text))
@@ -844,6 +850,12 @@ PLANTED = {
         'return "unclear"',
         'return "tie"',
         lambda module: test_a_reply_without_a_verdict_is_no_tie(module, "Both"),
+    ),
+    "a judge's thoughts are its verdict": (
+        helpers.judge,
+        'text.rpartition("</think>")[2]',
+        'text.removeprefix("<think>")',
+        test_what_a_judge_thinks_aloud_is_no_verdict,
     ),
     "overlap in order only": (
         helpers.likelihood,

@@ -347,7 +347,7 @@ def test_a_teacher_is_told_to_stop_when_the_file_cannot_be_written(tmp_path):
 
     path, teacher = tmp_path / "a.jsonl", Costly(lambda _: FINE)
     bad = [*THREE[:1], {**THREE[1], "note": object()}, THREE[2]]  # no JSON
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(DataError, match="cannot be written as JSON") as caught:
         generate.generate_answers(teacher, bad, path, progress=False)
     assert teacher.stopped and caught.traceback  # the traceback holds the frames alive
     assert [row["id"] for row in data.read_chat(path)] == [0]
@@ -361,25 +361,23 @@ def test_an_answer_that_is_no_unicode_is_kept_readable(tmp_path):
     assert len(data.read_chat(tmp_path / "a.jsonl")) == 3
 
 
-def test_a_prompt_that_the_template_refuses_fails_alone(model, rows, tmp_path):
-    template = model.tokenizer.chat_template
+def test_a_prompt_that_the_template_refuses_fails_alone(
+    model, rows, tmp_path, monkeypatch
+):
     refuses = "{% if 'camera' in messages[-1].content %}{{ raise_exception('no') }}"
-    model.tokenizer.chat_template = refuses + "{% endif %}" + template
+    template = refuses + "{% endif %}" + model.tokenizer.chat_template
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
     rows = [*rows[:2], {"id": 9, "messages": [{"role": "user", "content": "camera"}]}]
-    try:
-        with pytest.warns(UserWarning, match="1 of 3"):
-            run(model, rows, tmp_path / "a.jsonl")
-    finally:
-        model.tokenizer.chat_template = template
+    with pytest.warns(UserWarning, match="1 of 3"):
+        run(model, rows, tmp_path / "a.jsonl")
 
 
-def test_a_tokenizer_without_a_template_is_refused_at_once(model, rows, tmp_path):
-    template, model.tokenizer.chat_template = model.tokenizer.chat_template, None
-    try:
-        with pytest.raises(DataError, match="no chat template"):
-            run(model, rows, tmp_path / "a.jsonl")
-    finally:
-        model.tokenizer.chat_template = template
+def test_a_tokenizer_without_a_template_is_refused_at_once(
+    model, rows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(model.tokenizer, "chat_template", None)
+    with pytest.raises(DataError, match="no chat template"):
+        run(model, rows, tmp_path / "a.jsonl")
 
 
 def test_a_prompt_too_long_for_the_teacher_fails_alone(model, rows, tmp_path):

@@ -192,3 +192,28 @@ def test_thirty_kills_lose_nothing_and_double_nothing(path):
     assert {json.dumps(r, sort_keys=True) for r in answered} == {
         json.dumps(r, sort_keys=True) for r in on_disk
     }
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "half: \ud83d"])
+def test_a_row_that_could_not_be_read_again_is_refused(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    with Journal(path) as journal:
+        journal.append(row(1))
+        with pytest.raises(DataError):
+            journal.append({**row(2), "note": value})
+        journal.append(row(3))
+    with Journal(path) as journal:
+        assert [r["id"] for r in journal.rows] == [1, 3]
+
+
+def test_a_torn_line_is_found_without_reading_the_whole_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.journal.MAX_LINE", 300)
+    path = tmp_path / "a.jsonl"
+    with Journal(path) as journal:
+        for number in range(50):
+            journal.append(row(number))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"id": 99, "mess')
+    with Journal(path) as journal:
+        assert [r["id"] for r in journal.rows] == list(range(50))
+    assert path.read_bytes() == whole

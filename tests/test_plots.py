@@ -443,15 +443,6 @@ def test_funnel_draws_what_is_left_and_what_each_rule_dropped():
         plots.funnel(table[:0])
 
 
-def test_task_funnel_draws_the_share_of_each_task():
-    by_task = pd.DataFrame({"in": [8, 4], "a": [2, 4], "kept": [6, 0],
-                            "share": [0.75, 0.0]}, index=["qa", "math"])  # fmt: skip
-    (axes,) = plots.task_funnel(by_task).axes
-    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.0]
-    assert written(axes) == ["6 of 8", "0 of 4"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["qa", "math"]
-
-
 def test_vote_confidence_draws_a_point_for_each_share_of_votes():
     votes = pd.DataFrame({"mean": [0.4, 0.9], "count": [5, 20]}, index=[0.5, 1.0])
     (axes,) = plots.vote_confidence(votes).axes

@@ -288,7 +288,7 @@ class Judge:
 def test_a_judge_s_reply_is_read_or_said_to_be_unreadable(
     quality, monkeypatch, reply, reason
 ):
-    monkeypatch.setattr(generate, "generate_answers", Judge(lamp=reply))
+    monkeypatch.setattr("helpers.judge.generate_answers", Judge(lamp=reply))
     (found,) = quality.reasons(quality.judged(None), chats("It is 5."))
     assert reason in found and bool(reason) == bool(found)
 
@@ -297,7 +297,7 @@ def test_a_judge_sees_prompt_and_answer_and_is_asked_once_for_equal_rows(
     quality, monkeypatch
 ):
     judge = Judge(A1="yes", A2="no")
-    monkeypatch.setattr(generate, "generate_answers", judge)
+    monkeypatch.setattr("helpers.judge.generate_answers", judge)
     rule = quality.judged(None, question="{prompt} -> {answer} {{yes|no}}")
     rows = [chat("A1", id=1), chat("A2", id=2), chat("A1", id=1), chat("A1 {x}", id=1)]
     assert quality.reasons(rule, rows) == ["", "the judge said no", "", ""]
@@ -795,12 +795,6 @@ def disguised(quality):
     test_bug_22_every_planted_leak_is_found(quality, "other signs", 0.0)
 
 
-def thinking(quality):
-    with pytest.MonkeyPatch.context() as patch:
-        reply = "<think>no, or is it? yes.</think> Yes."
-        test_a_judge_s_reply_is_read_or_said_to_be_unreadable(quality, patch, reply, "")
-
-
 # bug: (module, as it is, as it must not be, the test that notices)
 PLANTED = {
     "only n-grams of n words": (
@@ -901,12 +895,6 @@ PLANTED = {
         "for vote in votes",
         test_the_majority_wins_and_its_share_is_told,
     ),
-    "a judge's thoughts are its verdict": (
-        helpers.quality,
-        'reply.rpartition("</think>")[2]',
-        'reply.removeprefix("<think>")',
-        thinking,
-    ),
     "no finish_reason is truncated": (
         helpers.quality,
         'row.get("finish_reason") == "length"',
@@ -929,6 +917,6 @@ def test_a_planted_bug_is_noticed(bug):
     assert notices(test, SimpleNamespace(**names))
 
 
-@pytest.mark.parametrize("test", [twice, disguised, thinking])
+@pytest.mark.parametrize("test", [twice, disguised])
 def test_the_sound_modules_pass_what_only_the_planted_bugs_use(test):
     test(helpers.quality)
