@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, TARGET = ROOT / "notebooks", ROOT / "executed"
 RESULTS = Path("results", "lap.json")  # written by notebook 10, beside the notebook
+PAGE, TABLE = "README.md", ("<!-- results -->", "<!-- end of results -->")
 KEEP = "COURSE_KEEP_RESULTS"  # set in the kernels of a run: results may be replaced
 CELL_SECONDS = 600
 TRACEBACK_LINES = 8
@@ -181,7 +182,28 @@ def refresh(source: Path = SOURCE, numbers: Sequence[str] = ()) -> None:
         run(paths, source)
     finally:  # also what ran before a failure
         subprocess.run([sys.executable, "-m", "nbstripout", *keep, *paths], check=True)
+    if (results := source / RESULTS).exists() and (
+        page := source.parent / PAGE
+    ).exists():
+        page.write_text(
+            with_table(page.read_text("utf-8"), read_results(results)), "utf-8"
+        )
     print(f"\nStored in {_short(source)}. Look at the differences before you commit.")
+
+
+def with_table(page: str, results: dict) -> str:
+    """A Markdown page with the results as the table between the marks `TABLE`.
+
+    Raises `CourseError` for a page without the two marks.
+    """
+    before, mark, rest = page.partition(TABLE[0])
+    _, end, after = rest.partition(TABLE[1])
+    if not (mark and end):
+        raise CourseError(f"{PAGE} needs the lines {TABLE[0]} and {TABLE[1]}")
+    lines = [results["columns"], ["---", *["---:"] * (len(results["columns"]) - 1)]]
+    cells = [" | ".join(map(_cell, line)) for line in lines + results["rows"]]
+    table = "\n".join(f"| {line} |" for line in cells)
+    return f"{before}{mark}\n\n{table}\n\n{end}{after}"
 
 
 def keep_results(
@@ -231,14 +253,10 @@ def read_results(path: Path) -> dict:
 def format_results(results: dict) -> str:
     """Results as an aligned text table, numbers to the right, the run card below."""
 
-    def text(value: object) -> str:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return f"{value:,}" if number else "–" if value is None else str(value)
-
     columns = list(zip(results["columns"], *results["rows"], strict=True))
     aligned = []
     for head, *values in columns:
-        words = [text(head), *map(text, values)]
+        words = [_cell(head), *map(_cell, values)]
         width = max(map(len, words))
         left = any(isinstance(value, str) for value in values)
         aligned.append([w.ljust(width) if left else w.rjust(width) for w in words])
@@ -247,6 +265,11 @@ def format_results(results: dict) -> str:
     card = results["run_card"].items()
     card = " · ".join(f"{k} {v}" for k, v in card if not isinstance(v, dict))
     return "\n".join([*lines, *textwrap.wrap(card, 88)])
+
+
+def _cell(value: object) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:,}" if number else "–" if value is None else str(value)
 
 
 def _short(path: Path) -> str:

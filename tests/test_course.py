@@ -165,3 +165,25 @@ def test_malformed_results_are_refused_with_the_form_expected(tmp_path, content)
     path.write_text(content)
     with pytest.raises(course.CourseError, match="lap.json needs the form"):
         course.read_results(path)
+
+
+RESULTS = {"columns": ["model", "MB"], "rows": [["a", 27.5], ["b", None]]}
+
+
+def test_the_table_of_a_page_is_written_between_its_marks():
+    page = "Top\n<!-- results -->\nold\n<!-- end of results -->\nBottom\n"
+    new = course.with_table(page, RESULTS)
+    assert "| model | MB |\n| --- | ---: |\n| a | 27.5 |\n| b | – |\n" in new
+    assert new.startswith("Top\n<!-- results -->") and "old" not in new
+    assert new.endswith("<!-- end of results -->\nBottom\n")
+    assert course.with_table(new, RESULTS) == new
+    with pytest.raises(course.CourseError, match="needs the lines"):
+        course.with_table("no marks", RESULTS)
+
+
+def test_the_readme_shows_the_recorded_lap():
+    page = (course.ROOT / course.PAGE).read_text(encoding="utf-8")
+    results = course.read_results(course.SOURCE / course.RESULTS)
+    assert course.with_table(page, results) == page, (
+        "python -m helpers.course --refresh"
+    )
