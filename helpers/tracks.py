@@ -134,20 +134,27 @@ def setup(seed: int = 0, threads: int = 2) -> Track:
 
     Fixes the seeds of random, numpy and torch, and the number of threads (sums over
     another number of threads round differently). On a CPU torch then uses only
-    deterministic operations. The one place of the course with global state.
+    deterministic operations. With `settle`, the one place of the course with global
+    state.
     """
     track = load()
+    settle(track, seed)
+    torch.set_num_threads(threads)
+    print(card(track, seed, threads))
+    return track
+
+
+def settle(track: Track, seed: int) -> None:
+    """`setup` for a track that is already there: threads stay as they are, and nothing
+    is printed."""
     _quiet_hub(track.offline)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(threads)
     # On a GPU some operations of attention exist only in a non-deterministic form.
     torch.use_deterministic_algorithms(track.device == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # only a debugging aid
     plots.use_style()
-    print(_card(track, seed, threads))
-    return track
 
 
 def _is_card(value: object) -> bool:
@@ -194,14 +201,14 @@ def _version(package: str) -> str:
         ) from None
 
 
-def _card(track: Track, seed: int, threads: int) -> str:
+def card(track: Track, seed: int, threads: int) -> str:
     """Versions, track, device and seed: the same text on every machine of a kind."""
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"
     versions = " · ".join([python, *(f"{name} {_version(name)}" for name in PACKAGES)])
     dtype = str(track.dtype).removeprefix("torch.")
-    card = f", settings for a card of {track.card} GB" if track.card else ""
+    gpu = f", settings for a card of {track.card} GB" if track.card else ""
     return (
         f"{versions}\n"
-        f"track {track.name}{card} · device {track.device} · {dtype} · "
+        f"track {track.name}{gpu} · device {track.device} · {dtype} · "
         f"{threads} threads · seed {seed}"
     )

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import Module
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel, Trainer
 
-from .data import collate
+from .data import IGNORE_INDEX, collate
 from .losses import LossParts, SparseTargets, loss_parts
 from .train import LiveTeacher, Signal, check, epoch_batches, kept_logits, padding
 
@@ -20,7 +22,9 @@ class DistillationTrainer(Trainer):
 
     Mixed precision, several GPUs, checkpoints, evaluation and reports are the
     Trainer's, set by `TrainingArguments`. Signal, loss, order of the rows and count of
-    tokens are those of `fit`, and so are the weights after the same steps.
+    tokens are those of `fit`, and so are the weights after the same steps, on one
+    process or shared by several: a step then reads batch size x accumulation x
+    processes rows, each process others.
 
     - train_dataset, eval_dataset: rows from `data.encode_chat`.
     - teacher, soft_weight, temperature, kind, vocab, group_by_length: as in `fit`.
@@ -67,10 +71,26 @@ class DistillationTrainer(Trainer):
             self.args.gradient_accumulation_steps * self.accelerator.num_processes,
             self.args.seed,
             self.group_by_length,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
         )
         rows = _Numbered(self.train_dataset)
         loader = DataLoader(rows, batch_sampler=order, collate_fn=self.data_collator)
-        return self.accelerator.prepare(loader)
+        # Not shared out again: accelerate would fill up the last batches of an epoch
+        # with rows that were there before.
+        alone = {"num_processes": 1, "process_index": 0, "put_on_device": True}
+        return prepare_data_loader(loader, self.args.device, **alone)
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        share = range(
+            self.accelerator.process_index, len(rows), self.accelerator.num_processes
+        )
+        return DataLoader(
+            Subset(rows, share),
+            self.args.per_device_eval_batch_size,
+            collate_fn=self.data_collator,
+        )
 
     def compute_loss(
         self, model, inputs, return_outputs=False, num_items_in_batch=None
@@ -87,12 +107,14 @@ class DistillationTrainer(Trainer):
             self.watched.add(len(logits), soft_loss=parts.soft * tokens)
         if (self.state.global_step + 1) % self.state.logging_steps == 0:
             self.watched.add(len(logits), **_diagnosis(logits, targets))
-        # Gradients are averaged over the processes, but tokens counted over all.
-        loss = parts.loss * self.accelerator.num_processes
+        # Gradients are averaged over the processes; where tokens are counted over all,
+        # the sum is meant.
+        counted_over_all = self.args.average_tokens_across_devices
+        loss = parts.loss * (self.accelerator.num_processes if counted_over_all else 1)
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        means = self.watched.take() if "loss" in logs else {}
+        means = self._means(self.watched) if "loss" in logs else {}
         super().log({**logs, **means}, *args, **kwargs)
 
     @torch.no_grad()
@@ -111,12 +133,21 @@ class DistillationTrainer(Trainer):
                 named["soft_loss"] = parts.soft
             sums = {name: value * len(logits) for name, value in named.items()}
             means.add(len(logits), **sums, **_diagnosis(logits, targets))
-        metrics = means.take(f"{metric_key_prefix}_")
+        metrics = self._means(means, f"{metric_key_prefix}_")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def _means(self, watched: "_Means", prefix: str = "") -> dict[str, float]:
+        """What all processes watched, and forget it."""
+        together = _Means()
+        for totals in gather_object([watched.totals]):
+            for name, (total, count) in totals.items():
+                together.add(count, **{name: torch.tensor(total)})
+        watched.totals = {}
+        return together.take(prefix)
 
     def _parts(
         self, model: Module, inputs: dict, num_items: Tensor | None
@@ -132,13 +163,24 @@ class DistillationTrainer(Trainer):
 
 
 class _Order:
-    """The batch sampler of an epoch: the groups of `batches`, in micro-batches."""
+    """The batch sampler of an epoch: the groups of `batches`, in micro-batches, those
+    of one process. All processes have equally many, in each group."""
 
     drop_last = False
 
-    def __init__(self, lengths, batch_size, micro_batches, seed, group_by_length):
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        micro_batches: int,
+        seed: int,
+        group_by_length: bool,
+        process: int = 0,
+        processes: int = 1,
+    ):
         self.lengths, self.batch_size, self.epoch = lengths, batch_size, 0
         self.settings = batch_size * micro_batches, seed, group_by_length
+        self.process, self.processes = process, processes
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -147,15 +189,22 @@ class _Order:
         size, seed, group_by_length = self.settings
         groups = epoch_batches(self.lengths, size, seed, self.epoch, group_by_length)
         for rows in groups:
-            for start in range(0, len(rows), self.batch_size):
-                yield rows[start : start + self.batch_size]
+            pieces = self.processes * -(
+                -len(rows) // (self.batch_size * self.processes)
+            )
+            # Neighbours in length go to different processes, which then wait less.
+            for piece in range(self.process, pieces, self.processes):
+                start, stop = (i * len(rows) // pieces for i in (piece, piece + 1))
+                # A step of fewer rows than processes: a row without labels.
+                yield rows[start:stop] or [~rows[0]]
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-len(self.lengths) // (self.batch_size * self.processes))
 
 
 class _Numbered:
-    """Rows that know their number, to be named in an error."""
+    """Rows that know their number, to be named in an error; `~number` is the row with
+    nothing to learn."""
 
     def __init__(self, rows: Sequence[dict] | Dataset):
         self.rows = rows
@@ -164,7 +213,11 @@ class _Numbered:
         return len(self.rows)
 
     def __getitem__(self, number: int) -> dict:
-        return {**self.rows[number], "row": number}
+        if number >= 0:
+            return {**self.rows[number], "row": number}
+        row = self.rows[~number]
+        silent = [IGNORE_INDEX] * len(row["labels"])
+        return {**row, "labels": silent, "row": ~number}
 
 
 def _collate(rows: Sequence[dict], pad_token_id: int) -> dict[str, Tensor]:

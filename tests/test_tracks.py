@@ -157,7 +157,7 @@ def test_setup_keeps_the_tiny_track_off_the_network(restored):
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(tracks, "PACKAGES", ("no-such-package",))
     with pytest.raises(tracks.TrackError, match="no-such-package.*make course"):
-        tracks._card(tracks.load("tiny"), 0, 2)
+        tracks.card(tracks.load("tiny"), 0, 2)
 
 
 # ---------------------------------------------------------------- cards
