@@ -7,7 +7,7 @@ to repeat it. Rows are written as they come; a killed run goes on where it stopp
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from . import (
     losses,
     models,
     pretrain,
+    profile,
     quality,
     tracks,
     world,
@@ -38,6 +39,10 @@ PROMPTS = 1000  # where the budget is not the question
 FULL_LEARNING_RATE = 4e-3  # full fine-tuning wants a lower rate than LoRA
 WARM = 1.5  # a sampling temperature at which the teacher errs in a fifth of its answers
 SAMPLES = 4
+CARELESS = 0.3  # share of wrong labels of an annotator in a hurry
+CASE_BUDGETS = (250, 1000, 8000)  # prompts of the case study
+CASE_STEPS = 1500
+COST_PROMPTS, USERS, REPEATS = 128, (1, 4, 16, 64), 6  # what costs are measured with
 
 
 def write_results(
@@ -277,9 +282,141 @@ def quality_of_data(pair: Pair) -> None:
             recorder.run((method, seed), run)
 
 
+def knobs(pair: Pair) -> None:
+    """Learning rates, temperature by soft weight, searches for settings, batches.
+
+    Settings are compared on 500 prompts of validation; `right` and `right_on_test` say
+    which were answered rightly, see `search.unpack`.
+    """
+    from . import knobs  # optuna: only this record needs it
+
+    columns = ["group", "way", "seed", *knobs.SETTINGS, *knobs.FOUND]
+    recorder = Recorder("knobs", columns, seeds=SEEDS, prompts=PROMPTS)
+    students, plain = knobs.Knobs(pair, PROMPTS), knobs.runs()
+    for group in ("learning rate", "map", "search", "batch"):
+        for seed in SEEDS:
+            for _, way, changes in (run for run in plain if run[0] == group):
+                settings = knobs.USUAL | changes
+                run = partial(students.run, seed, way == "full", settings)
+                recorder.run((group, way, seed, *settings.values()), run)
+            for way in knobs.searches() if group == "search" else ():
+                run = partial(students.search, seed, way)
+                recorder.run((group, way, seed), run)
+
+
+def case(pair: Pair) -> None:
+    """The case study: people's labels against distillation, from few prompts to many.
+
+    People label 30 % wrongly (`careless`); at the largest budget stand also labels
+    without an error. `right` is a character a test question, 1 where the answer is.
+    """
+    columns = ["method", "prompts", "seed", "rows", "steps", "test", "shifted", "right"]
+    recorder = Recorder(
+        "case", [*columns, "seconds"], seeds=SEEDS, lora_rank=pair.track.lora_rank
+    )
+
+    def measure(chat: ChatModel, rows: int, steps: int, seconds: float) -> list:
+        scored = evaluate.compare({"model": chat}, pair.test)["right"]
+        shifted = pair.right(chat, pair.shifted)
+        bits = "".join(str(int(r)) for r in scored)
+        test = round(float(scored.mean()), 4)
+        return [rows, steps, test, round(shifted, 4), bits, round(seconds)]
+
+    def taught(rows: Sequence[dict], save: Path | None = None, **settings) -> list:
+        chat, history, _ = pair.taught(rows, steps=CASE_STEPS, **settings)
+        if save:
+            chat.model.save_pretrained(save)
+        return measure(chat, len(rows), CASE_STEPS, history.seconds)
+
+    def distilled(prompts: int, seed: int) -> list:
+        text = pair.text(prompts, seed)
+        last = prompts == CASE_BUDGETS[-1]
+        return taught(
+            text,
+            case_student(seed) if last else None,
+            teacher=pair.signal(text, seed),
+            soft_weight=0.5,
+            seed=seed,
+        )
+
+    def labelled(prompts: int, seed: int, noise: float) -> list:
+        examples = world.examples("train", prompts, seed, label_noise=noise)
+        return taught([e.row() for e in examples], seed=seed)
+
+    for name in ("teacher", "student"):
+        chat = getattr(pair, name)
+        recorder.run((name, 0, 0), partial(measure, chat, 0, 0, 0))
+    most = CASE_BUDGETS[-1]
+    for seed in SEEDS:
+        for prompts in reversed(CASE_BUDGETS):
+            recorder.run(
+                ("distilled", prompts, seed), partial(distilled, prompts, seed)
+            )
+            run = partial(labelled, prompts, seed, CARELESS)
+            recorder.run(("careless labels", prompts, seed), run)
+        run = partial(labelled, most, seed, 0.0)
+        recorder.run(("gold labels", most, seed), run)
+
+
+def case_student(seed: int) -> Path:
+    """Where `case` leaves its student of a seed, for `costs`; not in git."""
+    return SCRATCH / f"case_student_{seed}"
+
+
+def costs(pair: Pair) -> None:
+    """What an answer costs: the teacher and the students of `case`, taking turns.
+
+    A row a measure and number of users at a time (0: nobody asks). A model's column
+    holds a list: a value a prompt (seconds), a repeat (under load), or only one. It is
+    one run of minutes, on a machine that does nothing else, and is not resumed.
+
+    Raises `FileNotFoundError` where `case` has not left its students.
+    """
+    if missing := [s for s in SEEDS if not case_student(s).exists()]:
+        raise FileNotFoundError(
+            f"the students of seed {', '.join(map(str, missing))} are not here: run "
+            "`python -m helpers.record case` first, it trains and keeps them"
+        )
+    blank, tokenizer = type(pair.student.model), pair.student.tokenizer
+    how = {"dtype": pair.track.dtype, "use_safetensors": True}
+    chats = {"teacher": pair.teacher}
+    for seed in SEEDS:
+        model = blank.from_pretrained(case_student(seed), **how).eval()
+        chats[f"student {seed}"] = ChatModel(model, tokenizer)
+    prompts = [e.messages for e in pair.test[:COST_PROMPTS]]
+    start, rows = time.perf_counter(), []
+
+    def add(measure: str, users: int, found: Mapping[str, Sequence]) -> None:
+        lists = [[round(float(v), 5) for v in found[name]] for name in chats]
+        rows.append([measure, users, *lists])
+        print(measure, users, flush=True)
+
+    for count in (profile.parameters, profile.weight_bytes, profile.disk_bytes):
+        found = {name: [count(chat.model)] for name, chat in chats.items()}
+        add(count.__name__.replace("_", " "), 0, found)
+    for users in (USERS[0], USERS[-1]):
+        asked = {"prompts": prompts[:users], "batch_size": users}
+        answers = {n: partial(generate.answer, *c, **asked) for n, c in chats.items()}
+        peaks = {name: [profile.peak_memory(a)] for name, a in answers.items()}
+        add("working bytes", users, peaks)
+    add("seconds", 1, profile.latency(chats, prompts))
+    add("seconds to first token", 1, profile.first_token(chats, prompts))
+    load = profile.concurrency(chats, prompts, levels=USERS, repeats=REPEATS)
+    for users, part in load.groupby("concurrency"):
+        for measure in ("answers a second", "tokens a second", "p50", "p95"):
+            add(measure, users, part.groupby("model")[measure].apply(list))
+    minutes = round((time.perf_counter() - start) / 60, 1)
+    more = {"seeds": SEEDS, "prompts": len(prompts), "minutes": minutes}
+    card = run_card("python -m helpers.record costs", **more)
+    write_results(RESULTS / "costs.json", ["measure", "users", *chats], rows, card)
+
+
 RECORDS = {
     "budgets": budgets,
+    "case": case,
+    "costs": costs,
     "kinds": kinds,
+    "knobs": knobs,
     "lora": lora,
     "quality": quality_of_data,
 }

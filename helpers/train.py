@@ -24,6 +24,13 @@ from .losses import SparseTargets, loss_parts, mix_teachers, shift_and_mask
 # (N, V), or `SparseTargets`, for the N positions that `shift_and_mask` keeps.
 Signal = Callable[[dict[str, Tensor]], Tensor | SparseTargets]
 
+# Measures the student, in eval mode, after a step; see `fit`.
+Watch = Callable[[int, PreTrainedModel], object]
+
+
+class StopTraining(Exception):
+    """Raised by a `Watch` to end `fit` after this step; its argument is the result."""
+
 
 class LiveTeacher:
     """The signal of a model that is run on each batch, in eval mode, gradients off.
@@ -96,6 +103,7 @@ class History:
     hard_loss: list[float] = field(default_factory=list)
     soft_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
+    watched: dict[int, object] = field(default_factory=dict)  # step -> what watch said
     seconds: float = 0.0  # of the whole run
 
 
@@ -118,6 +126,8 @@ def fit(
     max_grad_norm: float = 1.0,
     group_by_length: bool = True,
     pad_token_id: int | None = None,
+    every: int = 0,
+    watch: Watch | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> History:
@@ -137,6 +147,10 @@ def fit(
       where their widths differ.
     - group_by_length: batches of similar length, which pads less (see `batches`).
     - pad_token_id: by default that of the student's configuration.
+    - every, watch: after every `every` steps, and after the last, `watch(step,
+      student)` measures the student in eval mode; `history.watched` keeps the results.
+      It changes nothing in the training that follows. `raise StopTraining(result)`
+      ends the training there; any other exception goes through.
 
     Raises `ValueError` for what cannot be trained, and `FloatingPointError`, naming the
     step and its rows, before a loss or gradient that is not finite spoils the weights.
@@ -145,6 +159,8 @@ def fit(
     check(student, teacher, rows, trained)
     if pad_token_id is None:
         pad_token_id = padding(student)
+    if (watch is None) != (every < 1):
+        raise ValueError("watch and every, a number of steps, go together: give both")
     optimiser = adamw(student, learning_rate, weight_decay)
     scheduler = get_scheduler(schedule, optimiser, int(warmup * steps), steps)
     lengths = [len(row["input_ids"]) for row in rows]
@@ -193,6 +209,10 @@ def fit(
             scheduler.step()
             optimiser.zero_grad()
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            if watch and (step % every == 0 or step == steps):
+                history.watched[step] = look(watch, step, student)
+    except StopTraining as stop:
+        history.watched[step] = stop.args[0] if stop.args else None
     except torch.OutOfMemoryError as error:
         memory = dict(accumulation=accumulation, teacher=teacher, kind=kind)
         raise shortage(student, rows, batch_size, **memory) from error
@@ -201,6 +221,17 @@ def fit(
         student.eval()
     history.seconds = time.perf_counter() - start
     return history
+
+
+def look(watch: Watch, step: int, student: PreTrainedModel) -> object:
+    """What `watch` says of the student; random state and train mode are as before."""
+    gpus = [student.device] if student.device.type == "cuda" else []
+    student.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(gpus):
+            return watch(step, student)
+    finally:
+        student.train()
 
 
 def batches(

@@ -364,6 +364,87 @@ def test_progress_can_be_silenced(train, capfd):
     assert "fit" in capfd.readouterr().err
 
 
+# ---------------------------------------------------------------- watching
+
+
+def test_watching_changes_nothing_in_the_training(train):
+    """The same weights, although the watch draws random numbers."""
+    runs, drawn = [], []
+
+    def drawing(step, student):
+        drawn.append(torch.rand(3))
+        return step
+
+    for settings in ({}, {"every": 2, "watch": drawing}):
+        student = gpt2(dropout=0.3)
+        history = train.fit(student, ROWS, **QUICK | {"steps": 5} | settings)
+        runs.append((weights(student), history.loss))
+        drawn.append(torch.rand(3))  # the random state that is left behind
+        assert not student.training
+    assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
+    assert torch.equal(drawn[0], drawn[-1])
+    assert history.watched == {2: 2, 4: 4, 5: 5}
+
+
+def test_the_watch_sees_the_student_of_its_step_in_eval_mode(train):
+    student, seen = gpt2(dropout=0.3), []
+
+    def watch(step, model):
+        assert model is student and not torch.is_grad_enabled()
+        assert not any(module.training for module in model.modules())
+        seen.append(weights(model))
+
+    train.fit(student, ROWS, every=1, watch=watch, **QUICK)
+    assert len(seen) == 3 and same(seen[-1], weights(student))
+    shorter = gpt2(dropout=0.3)
+    settings = QUICK | {"steps": 1, "warmup": 0, "schedule": "constant"}
+    train.fit(shorter, ROWS, **settings)
+    longer = gpt2(dropout=0.3)
+    seen.clear()
+    student = longer
+    train.fit(longer, ROWS, every=1, watch=watch, **settings | {"steps": 3})
+    assert same(seen[0], weights(shorter))
+
+
+def test_a_watch_stops_the_training(train):
+    whole, stopped = llama(), llama()
+
+    def watch(step, student):
+        if step == 4:
+            raise train.StopTraining("enough")
+        return step
+
+    settings = QUICK | {"steps": 10}
+    history = train.fit(stopped, ROWS, every=2, watch=watch, **settings)
+    assert history.watched == {2: 2, 4: "enough"}
+    assert history.step == [1, 2, 3, 4] and history.seconds > 0
+    assert not stopped.training and stopped.lm_head.weight.grad is None
+    assert history.loss == train.fit(whole, ROWS, **settings).loss[:4]
+
+    def without_result(step, student):
+        raise train.StopTraining
+
+    history = train.fit(llama(), ROWS, every=1, watch=without_result, **QUICK)
+    assert history.watched == {1: None} and len(history.loss) == 1
+
+
+def test_other_exceptions_of_a_watch_go_through(train):
+    student = llama()
+
+    def watch(step, student):
+        raise KeyError("a mistake of mine")
+
+    with pytest.raises(KeyError, match="a mistake of mine"):
+        train.fit(student, ROWS, every=1, watch=watch, **QUICK)
+    assert not student.training
+
+
+def test_a_watch_needs_to_know_when(train):
+    for settings in ({"every": 2}, {"watch": print}, {"watch": print, "every": -1}):
+        with pytest.raises(ValueError, match="watch and every"):
+            train.fit(llama(), ROWS, **QUICK | settings)
+
+
 # ---------------------------------------------------------------- teachers' signals
 
 
@@ -568,6 +649,36 @@ PLANTED = {
         "temperature=temperature,",
         "",
         test_the_loss_of_a_step_is_the_distillation_loss_of_its_rows,
+    ),
+    "the watch draws from the training's numbers": (
+        "torch.random.fork_rng(gpus)",
+        "torch.enable_grad(), torch.no_grad()",
+        test_watching_changes_nothing_in_the_training,
+    ),
+    "eval mode left on after the watch": (
+        "        student.train()\n\n\ndef batches",
+        "        pass\n\n\ndef batches",
+        test_watching_changes_nothing_in_the_training,
+    ),
+    "watched in train mode": (
+        "    student.eval()\n    try:",
+        "    try:",
+        test_the_watch_sees_the_student_of_its_step_in_eval_mode,
+    ),
+    "watched before the step": (
+        "watch and (step % every == 0",
+        "watch and ((step + 1) % every == 0",
+        test_a_watch_stops_the_training,
+    ),
+    "the last step not watched": (
+        " or step == steps)",
+        ")",
+        test_watching_changes_nothing_in_the_training,
+    ),
+    "stopped without a result": (
+        "stop.args[0] if stop.args else None",
+        "None",
+        test_a_watch_stops_the_training,
     ),
     "same order in every epoch": (
         'f"{seed} {epoch}"',
