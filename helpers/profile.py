@@ -1,25 +1,23 @@
-"""What it costs: parameters, bytes, latency, throughput, peak memory.
+"""What it costs: parameters, bytes, peak memory, money; speed is in `speed`.
 
 What memory will be needed, before anything is loaded, is computed in `ledger`, and
 compared with a GPU in `fits`; their public names are found here as well.
 """
 
 import json
-import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import PreTrainedModel
 
 from .fits import MemoryShortage, Verdict, fits, stages
-from .generate import answer
+from .generate import Prices, Usage
 from .ledger import (
     Ledger,
     Step,
@@ -31,14 +29,28 @@ from .ledger import (
     training,
     weights,
 )
-from .models import ChatModel
+from .speed import (
+    concurrency,
+    first_token,
+    latency,
+    ratio,
+    speed_up,
+    spread,
+    throughput,
+    users_served,
+)
 
 __all__ = [
     "Ledger",
+    "Machine",
     "MemoryShortage",
     "Step",
     "Verdict",
+    "api_cost",
+    "concurrency",
+    "disk_bytes",
     "facts",
+    "first_token",
     "fits",
     "generating",
     "gpu_record",
@@ -46,11 +58,15 @@ __all__ = [
     "latency",
     "parameters",
     "peak_memory",
+    "ratio",
     "shape",
+    "speed_up",
+    "spread",
     "stages",
     "step_flops",
     "throughput",
     "training",
+    "users_served",
     "weight_bytes",
     "weights",
 ]
@@ -70,58 +86,55 @@ def weight_bytes(model: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def latency(
-    models: Mapping[str, ChatModel],
-    prompts: Sequence[Sequence[dict]],
-    *,
-    max_new_tokens: int = 64,
-    warm_up: int = 2,
-) -> dict[str, np.ndarray]:
-    """Seconds for each prompt, answered alone (batch 1), greedy: name ->
-    (len(prompts),).
+def disk_bytes(model: torch.nn.Module | str | Path) -> int:
+    """Bytes of weights on disk: of the files in a folder, or as a model would be saved.
 
-    The models take turns, prompt by prompt, so that a slow moment of the machine falls
-    on all of them; `warm_up` prompts are answered first and not counted.
+    A folder: its safetensors files, those of its subfolders too. A model: two bytes for
+    every parameter, a tied matrix once, and for packed 4-bit weights the bytes they
+    have; the file's header, about a hundred bytes a tensor, is left out. Raises
+    `FileNotFoundError` for a folder without safetensors.
     """
-    seconds = {name: [] for name in models}
-    for count, prompt in enumerate([*prompts[:warm_up], *prompts]):
-        for name, (model, tokenizer) in models.items():
-            _synchronise(model)
-            start = time.perf_counter()
-            answer(model, tokenizer, [prompt], max_new_tokens=max_new_tokens)
-            _synchronise(model)
-            if count >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values) for name, values in seconds.items()}
+    if isinstance(model, torch.nn.Module):
+        params = model.parameters()
+        return sum(p.numel() * min(2, p.element_size()) for p in params)
+    files = list(Path(model).rglob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no safetensors in {model}: save the model first")
+    return sum(file.stat().st_size for file in files)
 
 
-def throughput(
-    models: Mapping[str, ChatModel],
-    prompts: Sequence[Sequence[dict]],
-    *,
-    batch_size: int = 64,
-    max_new_tokens: int = 64,
-    repeats: int = 2,
-) -> dict[str, float]:
-    """Answers a second when prompts come in batches; the best of interleaved repeats.
-
-    The best, because everything else that a machine does can only slow a run down.
+@dataclass(frozen=True)
+class Machine:
+    """What a machine costs an hour, in the money of your bill: prices change, so this
+    course states none. `busy` is the share of paid time in which it has work.
     """
-    best = dict.fromkeys(models, float("inf"))
-    for _ in range(repeats):
-        for name, (model, tokenizer) in models.items():
-            _synchronise(model)
-            start = time.perf_counter()
-            answer(
-                model,
-                tokenizer,
-                prompts,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-            )
-            _synchronise(model)
-            best[name] = min(best[name], time.perf_counter() - start)
-    return {name: len(prompts) / seconds for name, seconds in best.items()}
+
+    price_an_hour: float
+    busy: float = 1.0
+
+    def __post_init__(self):
+        if self.price_an_hour < 0 or not 0 < self.busy <= 1:
+            raise ValueError("price_an_hour must be >= 0 and busy in (0, 1]")
+
+    def cost(self, answers_a_second: float, answers: int = 1_000_000) -> float:
+        """Money for so many answers at this speed. Raises `ValueError` for speed 0."""
+        if answers_a_second <= 0:
+            raise ValueError("answers_a_second must be above 0: measure it first")
+        hours = answers / answers_a_second / 3600
+        return hours / self.busy * self.price_an_hour
+
+
+def api_cost(
+    prices: Prices, usage: Usage, answered: int, answers: int = 1_000_000
+) -> float:
+    """Money for so many answers of an API, from the tokens that `answered` ones took.
+
+    `generate.usage_of(rows)` adds up the tokens of rows that a teacher wrote. Raises
+    `ValueError` where nothing was answered.
+    """
+    if answered < 1:
+        raise ValueError("no answers: the tokens of one cannot be known")
+    return prices.cost(usage) / answered * answers
 
 
 def gpu_record(path: Path = GPU_RECORD) -> pd.DataFrame | None:
@@ -187,8 +200,3 @@ def peak_memory(action: Callable[[], object]) -> int:
     with _Allocations() as allocations:
         action()
     return allocations.peak
-
-
-def _synchronise(model: PreTrainedModel) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
