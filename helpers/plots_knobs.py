@@ -187,7 +187,7 @@ def progress(curves: Mapping[str, Sequence[tuple]], title: str) -> Figure:
     """Best value so far against steps spent: for each way the curves of its seeds,
     (steps, values)."""
     figure = Figure(figsize=(8, 2.8))
-    panels = figure.subplots(1, len(curves), sharey=True)
+    panels = figure.subplots(1, len(curves), sharex=True, sharey=True)
     for axes, (way, seeds) in zip(panels, curves.items(), strict=True):
         for steps, values in seeds:
             axes.step(steps, values, where="post", color=COLOURS["student"], alpha=0.7)
