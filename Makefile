@@ -13,12 +13,21 @@ TORCH_INDEX ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help course lab test refresh weights clean
+# make grade LAB=lab02_soft_targets SUBMISSIONS=folder OUT=grades
+LAB ?=
+SUBMISSIONS ?= submissions
+OUT ?= grades
+OPTIONS ?=
+
+.PHONY: help course lab test labs grade refresh weights clean
 
 help:
 	@echo "make course   set everything up and run the whole series, with progress"
 	@echo "make lab      open JupyterLab and work through it"
 	@echo "make test     every check: lint, unit tests, each notebook run and compared"
+	@echo "make labs     write the learner's copies in labs/ from solutions/, and check both"
+	@echo "make grade LAB=lab02_soft_targets SUBMISSIONS=folder OUT=grades"
+	@echo "              grade a folder of notebooks or zips, each in a sandbox"
 	@echo "make refresh  run the notebooks in place and store their outputs (for authors)"
 	@echo "make weights  retrain the shipped teacher and student"
 	@echo "make clean    remove what runs leave behind (the environment .venv stays)"
@@ -33,6 +42,12 @@ test: .venv/.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
+
+labs: .venv/.stamp
+	@$(PY) -m helpers.labs
+
+grade: .venv/.stamp
+	@$(PY) -m helpers.grade "$(LAB)" "$(SUBMISSIONS)" "$(OUT)" $(OPTIONS)
 
 refresh: .venv/.stamp
 	@$(PY) -m helpers.course --refresh

@@ -1,4 +1,6 @@
-"""Shared by all tests: one thread, the shipped models loaded once."""
+"""Shared by all tests: threads and signals set, the shipped models loaded once."""
+
+import signal
 
 import pytest
 import torch
@@ -10,6 +12,12 @@ from helpers import models, tracks
 @pytest.fixture(scope="session", autouse=True)
 def _threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts():
+    """Ctrl-C interrupts, also where a shell started the tests in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

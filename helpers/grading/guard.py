@@ -1,0 +1,100 @@
+"""What trusted functions were before a learner's code ran, and are made again.
+
+A learner's code shares the interpreter with the tests, so it may replace what they rely
+on: `helpers.checks`, `torch.testing.assert_close`, a builtin. A `Guard` remembers these
+functions, their code included; `restore` puts back what differs and names it. Code that
+sets out to alter the memory of its process can still defeat this; see `room`
+for what else is done.
+"""
+
+import builtins
+import sys
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+
+# Packages and modules that checks and tests call, or are made of.
+PACKAGES = {"helpers", "builtins", "math", "inspect"}
+MODULES = {"torch", "torch.functional", "torch.nn.functional", "torch._tensor"}
+MODULES |= {"torch.testing", "torch.testing._comparison", "numpy", "numpy.testing"}
+ABSENT = object()
+
+
+class Guard:
+    """Remember the trusted modules, their functions and classes as they are now."""
+
+    def __init__(self):
+        self.modules = {n: m for n, m in sys.modules.items() if _trusted(n, m)}
+        self.owners: list[tuple[str, object, dict, set]] = []
+        self.parts: list[tuple[str, object, str, object]] = []
+        for name, module in self.modules.items():
+            self._keep(name, module)
+            for key, value in list(vars(module).items()):
+                if isinstance(value, type) and value.__module__ == name:
+                    self._keep(f"{name}.{key}", value)
+
+    def _keep(self, label: str, owner: object) -> None:
+        everything = dict(vars(owner))
+        kept = {key: value for key, value in everything.items() if _code(value)}
+        self.owners.append((label, owner, kept, set(everything)))
+        for key, value in kept.items():
+            self.parts += [(f"{label}.{key}", *part) for part in _parts(value)]
+
+    def restore(self) -> list[str]:
+        """Put everything back; return the names of what was not as it had been."""
+        changed = set()
+        for name, module in self.modules.items():
+            if sys.modules.get(name) is not module:
+                sys.modules[name] = module
+                changed.add(name)
+        for label, owner, kept, names in self.owners:
+            now = dict(vars(owner))
+            for key, value in kept.items():
+                if now.get(key, ABSENT) is not value:
+                    setattr(owner, key, value)
+                    changed.add(f"{label}.{key}")
+            for key in now.keys() - names:
+                if _hides(owner, key, now[key]):
+                    delattr(owner, key)
+                    changed.add(f"{label}.{key}")
+        for label, owner, part, value in self.parts:
+            if _read(owner, part) is not value:
+                setattr(owner, part, value)
+                changed.add(label)
+        return sorted(changed)
+
+
+def _trusted(name: str, module: object) -> bool:
+    known = name in MODULES or name.partition(".")[0] in PACKAGES
+    return known and isinstance(module, ModuleType)
+
+
+def _code(value: object) -> bool:
+    return callable(value) or isinstance(value, ModuleType | property)
+
+
+def _parts(value: object) -> Iterator[tuple[object, str, object]]:
+    """What can be exchanged inside a function, and in those that it decorates."""
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    while isinstance(value, FunctionType):
+        for part in ("__code__", "__defaults__", "__kwdefaults__"):
+            yield value, part, getattr(value, part)
+        for cell in value.__closure__ or ():
+            if callable(content := _read(cell, "cell_contents")):
+                yield cell, "cell_contents", content
+        value = vars(value).get("__wrapped__")
+
+
+def _read(owner: object, part: str) -> object:
+    try:
+        return getattr(owner, part)
+    except ValueError:  # an empty closure cell
+        return None
+
+
+def _hides(owner: object, key: str, value: object) -> bool:
+    """Does a new name take the place of a builtin, or of an inherited method?"""
+    if isinstance(owner, ModuleType):
+        return hasattr(builtins, key) and not key.startswith("__")
+    inherited = any(key in vars(base) for base in owner.__mro__[1:])
+    return inherited and isinstance(value, FunctionType)

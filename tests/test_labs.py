@@ -1,0 +1,164 @@
+"""The labs: the masters are right, every known mistake is named by the check for it."""
+
+import functools
+import importlib
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import labs
+from helpers.checks import Mistake, NotAnswered
+from helpers.grade import grade, read_lab
+from helpers.grading.masters import learner_copy, read_notebook
+from tests.lab_answers import Right, Wrong
+
+ROOT = Path(__file__).resolve().parents[1]
+MASTERS = sorted((ROOT / "solutions").glob("lab*.ipynb"))
+NAMES = [path.stem for path in MASTERS]
+
+
+def answers(*kinds: type) -> list:
+    """(lab, answer) of every answer of these kinds, in the order of the labs."""
+    found = []
+    for path in MASTERS:
+        module = importlib.import_module(f"tests.lab_answers.{path.stem[:5]}")
+        found += [
+            pytest.param(path.stem, a, id=f"{path.stem[:5]}-{a.name}".replace(" ", "_"))
+            for a in [*module.WRONG, *module.RIGHT]
+            if isinstance(a, kinds)
+        ]
+    return found
+
+
+class Lab:
+    """A master whose code cells are run here, once, with the names as each finds them.
+
+    Cells before the one that is replaced are the same in every run: it starts from
+    a copy of the names they left.
+    """
+
+    def __init__(self, name: str):
+        self.cells = code_cells(ROOT / "solutions" / f"{name}.ipynb")
+        self.before: list[dict] = []  # the names that a cell finds
+        names: dict = {"__name__": "__main__"}
+        for cell in self.cells:
+            self.before.append(dict(names))
+            run(cell.source, names)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1)  # one at a time: a lab can hold models
+    def run(name: str) -> "Lab":
+        return Lab(name)
+
+    def first_failure(self, cell_id: str, code: str) -> tuple[str, str] | None:
+        """The first test of the question that fails once `code` stands in a cell.
+
+        Its grade_id, and how it fails. The question ends where the next answer begins.
+        """
+        places = [i for i, c in enumerate(self.cells) if grade_id(c) == cell_id]
+        assert places, f"no cell {cell_id}"
+        names = dict(self.before[places[0]])
+        run(code, names)
+        tested = False
+        for cell in self.cells[places[0] + 1 :]:
+            if tested and is_answer(cell):
+                break
+            try:
+                run(cell.source, names)
+            except Exception as error:
+                if is_test(cell):
+                    return grade_id(cell), f"{type(error).__name__}: {error}"
+            tested = tested or is_test(cell)
+        assert tested, f"no test after {cell_id}"
+        return None
+
+
+def code_cells(path: Path) -> list:
+    return [c for c in read_notebook(path).cells if c.cell_type == "code"]
+
+
+def grade_id(cell) -> str | None:
+    return cell.metadata.get("nbgrader", {}).get("grade_id")
+
+
+def is_answer(cell) -> bool:
+    return cell.metadata.get("nbgrader", {}).get("solution", False)
+
+
+def is_test(cell) -> bool:
+    return cell.metadata.get("nbgrader", {}).get("grade", False) and not is_answer(cell)
+
+
+def run(source: str, names: dict) -> None:
+    source = re.sub(r"^\s*[%!].*$", "", source, flags=re.M)  # magics need IPython
+    exec(compile(source, "<cell>", "exec"), names)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_labs():
+    """Labs run in their own folder, without a window for figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT / "solutions")
+        patch.setenv("MPLBACKEND", "agg")
+        yield
+
+
+def test_the_learners_copies_are_those_of_the_masters():
+    """When this fails, `make labs` has to be run."""
+    assert len(NAMES) == 7 and labs.write_labs(check=True) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_untouched_lab_stops_at_its_first_question_with_a_hint(name):
+    names: dict = {"__name__": "__main__"}
+    first = None
+    for cell in code_cells(ROOT / "labs" / f"{name}.ipynb"):
+        first = first or (grade_id(cell) if is_test(cell) else None)
+        try:
+            run(cell.source, names)
+        except NotAnswered as hint:
+            assert grade_id(cell) == first  # nothing before it fails
+            said = str(hint)
+            assert "not answered yet. " in said and len(said.split("yet. ")[1]) > 20
+            return
+    raise AssertionError("it ran to its end")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graded_a_solved_lab_has_every_point_and_an_untouched_one_none(name, tmp_path):
+    master = read_notebook(ROOT / "solutions" / f"{name}.ipynb")
+    sources = {grade_id(c): c.source for c in master.cells if is_answer(c)}
+    given, solved = (learner_copy(master, name) for _ in "12")
+    for cell in solved.cells:
+        cell.source = sources.get(grade_id(cell), cell.source)
+    (tmp_path / "in").mkdir()
+    nbformat.write(given, tmp_path / "in" / "given.ipynb")
+    nbformat.write(solved, tmp_path / "in" / "solved.ipynb")
+    lab = read_lab(ROOT / "solutions" / f"{name}.ipynb")
+    results = grade(lab, tmp_path / "in", tmp_path / "out").results
+    for result in results.values():
+        assert result["status"] == "graded" and result["notes"] == []
+    assert sum(q["points"] for q in results["given"]["questions"].values()) == 20
+    assert {q["score"] for q in results["given"]["questions"].values()} == {0}
+    for question, found in results["solved"]["questions"].items():
+        expected = None if found["by_hand"] else found["points"]
+        assert found["score"] == expected, (question, found["message"])
+
+
+@pytest.mark.parametrize("lab, answer", answers(Wrong, Right))
+def test_a_known_mistake_is_named_and_another_right_answer_accepted(lab, answer):
+    failure = Lab.run(lab).first_failure(answer.cell, answer.code)
+    if isinstance(answer, Right):
+        assert failure is None
+        return
+    assert failure, f"{answer.name}: accepted"
+    assert failure[0] == answer.check, failure  # the check meant for it
+    assert answer.says in failure[1], failure[1]
+    assert failure[1].startswith(Mistake.__name__), failure[1]
+
+
+def test_there_are_enough_wrong_and_right_answers():
+    assert len(answers(Wrong)) >= 50
+    assert len(answers(Right)) >= 15
