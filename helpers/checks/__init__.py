@@ -6,16 +6,31 @@ or tensor, held against what the known mistakes would give) and `that` (anything
 """
 
 import functools
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 Number = Tensor | float | int | Sequence
+HELPERS = str(Path(__file__).parents[1])
+INSTALLED = (HELPERS, sys.prefix, sys.base_prefix)  # code that is not the learner's
 
 
 class Mistake(AssertionError):
     """An answer is wrong; the message names the probable cause."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows: the message, and lines of the learner's that raised."""
+        steps = traceback.extract_tb(self.__cause__ and self.__cause__.__traceback__)
+        lines = [
+            f"  in {step.name}, line {step.lineno}: {step.line}"
+            for step in steps
+            if step.name != "<module>" and not step.filename.startswith(INSTALLED)
+        ]
+        return [*lines, f"{type(self).__name__}: {self}"]
 
 
 class NotAnswered(Mistake):
