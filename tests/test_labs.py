@@ -19,14 +19,18 @@ MASTERS = sorted((ROOT / "solutions").glob("lab*.ipynb"))
 NAMES = [path.stem for path in MASTERS]
 
 
+def module(name: str):
+    """The answers to a lab."""
+    return importlib.import_module(f"tests.lab_answers.{name[:5]}")
+
+
 def answers(*kinds: type) -> list:
     """(lab, answer) of every answer of these kinds, in the order of the labs."""
     found = []
     for path in MASTERS:
-        module = importlib.import_module(f"tests.lab_answers.{path.stem[:5]}")
         found += [
             pytest.param(path.stem, a, id=f"{path.stem[:5]}-{a.name}".replace(" ", "_"))
-            for a in [*module.WRONG, *module.RIGHT]
+            for a in [*module(path.stem).WRONG, *module(path.stem).RIGHT]
             if isinstance(a, kinds)
         ]
     return found
@@ -42,10 +46,14 @@ class Lab:
     def __init__(self, name: str):
         self.cells = code_cells(ROOT / "solutions" / f"{name}.ipynb")
         self.before: list[dict] = []  # the names that a cell finds
+        quick = getattr(module(name), "QUICK", {})
         names: dict = {"__name__": "__main__"}
         for cell in self.cells:
             self.before.append(dict(names))
-            run(cell.source, names)
+            if grade_id(cell) not in quick:
+                run(cell.source, names)
+            elif source := quick[grade_id(cell)]:
+                run(source, names)
 
     @staticmethod
     @functools.lru_cache(maxsize=1)  # one at a time: a lab can hold models

@@ -97,14 +97,17 @@ def test_the_whole_command_leaves_a_student_and_a_report(finished):
 
 
 def test_the_student_is_the_one_that_distil_makes(finished, pair, track):
-    """Trainer and `fit`, command and notebook: the same rows, the same weights."""
+    """Trainer and `fit`, command and notebook: the same rows, the same weights.
+
+    Up to rounding, which Adam enlarges where a gradient is nearly 0; steps are 1e-2.
+    """
     out, _ = finished
     teacher, student = (load(pair[i], device="cpu") for i in (3, 5))
     how = {"steps": 4, "rank": 4, "teacher": teacher, "progress": False}
     taught, _, _ = distil(student, read_chat(out / "train.jsonl"), track, **how)
     there = taught.model.state_dict()
     for name, value in weights(out).items():
-        torch.testing.assert_close(value, there[name], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(value, there[name], atol=2e-4, rtol=1e-4)
 
 
 def test_a_run_killed_in_every_stage_loses_and_doubles_nothing(

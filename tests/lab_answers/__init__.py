@@ -1,7 +1,8 @@
 """Answers that a lab must reject, each with its message, and others it must accept.
 
 A module a lab, `lab02.py`, with the lists `WRONG` and `RIGHT`. The code of an answer
-takes the place of a whole solution cell; everything else is the master's.
+takes the place of a whole solution cell; everything else is the master's. `QUICK` may
+replace cells that take long and on which no answer depends, grade_id -> code.
 """
 
 from typing import NamedTuple
