@@ -34,7 +34,9 @@ class Challenge:
         self.teacher, self.base = models.load_teacher(track), models.load_student(track)
         self.spent = {"answers": 0, "rows": 0}
         self.folder = tempfile.TemporaryDirectory()
+        self.answered: set[str] = set()
         self.known: dict[tuple, np.ndarray] = {}
+        self.measured: list[ChatModel] = []  # kept, so that no other takes their id
 
     def prompts(self, count: int) -> list[world.Example]:
         """The first training examples; `verify` may be used on answers to them."""
@@ -51,7 +53,9 @@ class Challenge:
         path = Path(self.folder.name) / f"answers_{self.spent['answers']}.jsonl"
         prompts = [example.question() for example in examples]
         how = {"samples": samples, "progress": False, "seed": self.seed}
-        return generate.generate_answers(self.teacher, prompts, path, **how | settings)
+        rows = generate.generate_answers(self.teacher, prompts, path, **how | settings)
+        self.answered |= {json.dumps(row["messages"]) for row in rows}
+        return rows
 
     def teach(
         self,
@@ -64,15 +68,22 @@ class Challenge:
     ) -> ChatModel:
         """A copy of the student (by default the base) taught with LoRA for some steps.
 
+        `rows` are some of those that `ask` returned; others are refused.
         With `soft_weight` above 0 also from the teacher's distribution over the rows.
         `settings` are those of `distill.distil`: rank, learning_rate, temperature, ...
         """
         batch = self.track.batch_size * settings.get("accumulation", 1)
         self._spend("rows", steps * batch)
+        for number, row in enumerate(rows):
+            that(
+                json.dumps(row["messages"]) in self.answered,
+                f"row {number} holds no answer of the teacher: train on rows that "
+                "`challenge.ask` returned, as they are",
+            )
         signal = None
         if soft_weight:
             encoded = data.encode_chat(rows, self.base.tokenizer)
-            folder = Path(self.folder.name) / "signal"
+            folder = Path(self.folder.name) / f"signal_{self.spent['rows']}"
             how = {"kind": "dense", "progress": False}
             signal = cache.write_cache(self.teacher, encoded, folder, **how)
         how = {"seed": self.seed, "progress": False} | settings
@@ -93,6 +104,7 @@ class Challenge:
         if key not in self.known:
             scored = evaluate.compare({"model": chat}, examples)
             self.known[key] = scored["right"].to_numpy()
+            self.measured.append(chat)
         return self.known[key]
 
     def _spend(self, what: str, amount: int) -> None:

@@ -54,6 +54,12 @@ WRONG = [
         "9,632 rows read in training",
     ),
     recipe(
+        "gold answers",
+        "    rows = [e.row() for e in challenge.prompts(5)]\n"
+        "    return challenge.teach(rows, steps=300)",
+        "row 0 holds no answer of the teacher",
+    ),
+    recipe(
         "twice the rows in a step",
         "    rows = [e.row() for e in challenge.prompts(5)]\n"
         "    return challenge.teach(rows, steps=300, accumulation=2)",
