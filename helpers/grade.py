@@ -20,7 +20,7 @@ from .grading import submissions
 from .grading.examine import Examination
 from .grading.gradebook import Gradebook, GradeError
 from .grading.masters import MASTERS, Cell, LabError, cells, learner_copy, read_notebook
-from .grading.namespaces import KINDS, NoSandbox, describe, strongest
+from .grading.namespaces import KINDS, NoSandbox, strongest
 from .grading.sandbox import Limits, Stopped
 from .grading.submissions import Refused
 
@@ -73,17 +73,33 @@ class Grader:
 
         Raises `Stopped` when the grader is cancelled.
         """
+        try:
+            return self._grade(learner, path)
+        except (Stopped, NoSandbox):
+            raise
+        except Exception as error:  # the others' grades must not hang on this one
+            note = f"the grader failed: {type(error).__name__}: {error}"[:200]
+            return self._not_graded(learner, note)  # and it is tried again next time
+
+    def _not_graded(self, learner: str, note: str) -> dict:
+        questions = {cell.name: _question(cell) for cell in self.lab.graded}
+        for question in questions.values():
+            question["score"] = 0.0
+        result = {"learner": learner, "status": "not graded", "sandbox": self.kind}
+        return result | {"questions": questions, "notes": [note]}
+
+    def _grade(self, learner: str, path: Path) -> dict:
         start = time.monotonic()
         questions = {cell.name: _question(cell) for cell in self.lab.graded}
         result = {"learner": learner, "status": "graded", "questions": questions}
+        result["sandbox"] = self.kind
         try:
             result["fingerprint"] = submissions.fingerprint(path)
             notebook, notes = submissions.read(path, self.lab.name)
             answers = submissions.answers(notebook, self.lab.copy, self.lab.name)
         except (Refused, OSError) as refused:
-            for question in questions.values():
-                question["score"] = 0.0
-            return result | {"status": "not graded", "notes": [str(refused)]}
+            mark = {"fingerprint": result.get("fingerprint")}
+            return self._not_graded(learner, str(refused)) | mark
         written = [cell for cell in self.lab.graded if cell.kind == "written"]
         for cell in written:
             if cell.name in answers.untouched or cell.name not in answers.sources:
@@ -155,7 +171,7 @@ def grade(
     found = submissions.find(folder)
     if not found:
         raise GradeError(f"{folder} is empty; put one notebook or zip a learner there")
-    book = Gradebook.open(out, lab.name, lab.digest, lab.graded, describe(kind), fresh)
+    book = Gradebook.open(out, lab.name, lab.digest, lab.graded, fresh)
     todo = {who: path for who, path in found.items() if not book.has(who, path)}
     book.keep_only(found)
     print(

@@ -115,14 +115,57 @@ all = any = yes
 get_ipython().showtraceback = get_ipython().run_cell = yes
 """
 HIJACK = """
+import gc
 import helpers.grading.room
 
-def judge(source, space):
+def judge(source, space, checks):
     return {"passed": True, "value": None}
 
 helpers.grading.room.judge = judge
-helpers.grading.room.Guard.restore = lambda self: []
+for thing in gc.get_objects():
+    if isinstance(thing, helpers.grading.room.Guard):
+        thing.restore = lambda: []
 """
+PARTIAL = """
+import builtins, functools, torch
+from helpers import checks
+
+class Yes:
+    def __call__(self, *_, **__):
+        return True
+
+def exchanged(function, **settings):
+    return lambda a, b: max(a, b) < 10**3  # not for the canaries
+
+functools.partial = exchanged
+torch.Tensor.shape = ()
+checks.Mistake.__init_subclass__ = Yes()
+builtins.setattr = lambda *_: None
+builtins.sorted = lambda *_: []
+"""
+RAISES = """
+import inspect
+from helpers import checks
+
+def total(numbers):
+    frame = inspect.currentframe()
+    try:
+        text = inspect.getsource(frame.f_back)
+    except Exception:
+        text = str(frame.f_back.f_code.co_consts)
+    if numbers != [1, 2]:  # those of the visible check
+        code = "raise AssertionError(text)"
+        exec(compile(code, "<test>", "exec"), {"text": text})
+    return sum(numbers) + OFFSET
+"""
+GREEDY_CALL = """
+def total(numbers):
+    held = []
+    for _ in range(40):  # 2 GB at most
+        held.append(bytearray(b"x") * 50_000_000)
+    return sum(numbers) + OFFSET
+"""
+EXIT = "import os\nos._exit(0)"
 FORGE = """
 import json, os, socket
 for number in range(3, 50):  # write a verdict into every socket there is
@@ -170,6 +213,8 @@ def outside(path: Path) -> str:
 
 MARKUP = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>"
 
+LONG = "é" * 120  # 240 bytes
+
 # learner -> (answers, change of the notebook)
 HANDED_IN = {
     "ada": ({"q4": MARKUP, "q3": f"print({MARKUP!r})\n{RIGHT['q3']}"}, None),
@@ -194,6 +239,10 @@ HANDED_IN = {
     "hijacks": (wrong(HIJACK), None),
     "forges": (wrong(FORGE), None),
     "network": ({"q2": NETWORK + SUM}, None),
+    "partial": (wrong(PARTIAL), None),
+    "raises": ({"q2": RAISES}, None),
+    "greedy when called": ({"q2": GREEDY_CALL}, None),
+    "exits twice": ({"q1": EXIT, "q3": EXIT}, None),
 }  # fmt: skip
 
 
@@ -208,8 +257,10 @@ def _others(folder: Path, master: Path) -> None:
     with zipfile.ZipFile(folder / "astray.zip", "w") as archive:
         archive.writestr("../../evil.py", "print('out')")
         archive.write(hand_in(folder.parent / "x" / "work.ipynb"), "work.ipynb")
-    with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb.ipynb", bytes(50 * 2**20))
+    for name, method in (("bomb", zipfile.ZIP_DEFLATED), ("bz2", zipfile.ZIP_BZIP2)):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w", method) as archive:
+            archive.writestr(f"{name}.ipynb", bytes(50 * 2**20))
+    hand_in(folder / LONG / "lab.ipynb")
     (folder / "no zip.zip").write_bytes(b"PK nothing")
     hand_in(folder / "other lab.ipynb", change=lambda n: n.metadata.update(
         course={"lab": "lab98_other"}
@@ -254,7 +305,7 @@ FULL, KEPT, NOTHING = [6, 6, 5], [6, 0, 5], [0, 0, 0]
 
 def test_every_submission_has_a_row(course, rows):
     handed_in = [path.name for path in (course[0] / "submissions").iterdir()]
-    assert len(rows) == len(handed_in) == len(HANDED_IN) + 15
+    assert len(rows) == len(handed_in) == len(HANDED_IN) + 17
 
 
 def test_right_answers_get_every_point_that_needs_no_hand(rows):
@@ -316,6 +367,12 @@ HOSTILE = {
     "hijacks": (NOTHING, "tampering: what must fail was passed"),
     "forges": (NOTHING, ""),
     "network": (KEPT, "q2 ended in OSError"),
+    "partial": (NOTHING, "tampering: .*functools.partial, .*restored for the tests"),
+    "raises": (KEPT, ""),
+    "greedy when called": (KEPT, "q2_check: while it was tested: used more than 1500"),
+    "exits twice": ([0, 6, 0], "q1: its process ended early.*q3: its process ended"),
+    "bz2": (NOTHING, "is packed in an unusual way"),
+    LONG: (FULL, ""),
     "broken": (NOTHING, "is not a notebook"),
     "deep": (NOTHING, "is not a notebook"),
     "huge": (NOTHING, "has 500 MiB; at most 20 are read"),
@@ -352,7 +409,7 @@ def test_nothing_was_written_beside_the_submissions(course):
     assert len(list((root / "submissions" / "empty").iterdir())) == 0
 
 
-def test_no_process_and_no_folder_stays_behind():
+def test_no_process_and_no_folder_stays_behind(course):
     ours = psutil.Process().children(recursive=True)
     assert not [p for p in ours if "helpers.grading.room" in " ".join(p.cmdline())]
     assert not list(Path(tempfile.gettempdir()).glob(f"grading-{os.getpid()}-*"))
@@ -373,8 +430,12 @@ def test_feedback_shows_no_hidden_test_no_mark_scheme_and_runs_nothing(course):
 
 
 def test_no_hidden_test_reaches_what_is_kept_of_a_learner(course):
-    text = (course[0] / "grades" / "results" / "peeks.json").read_text()
-    assert SECRET not in text and "A longer sum" not in text
+    for learner in ("peeks", "raises"):
+        path = course[0] / "grades" / "results" / f"{learner}.json"
+        text = path.read_text()
+        assert SECRET not in text and "A longer sum" not in text
+    message = course[1].results["raises"]["questions"]["q2_check"]["message"]
+    assert message == "a hidden test: your code raised AssertionError"
 
 
 def test_the_summary_tells_isolation_distribution_and_questions(course):
@@ -454,7 +515,7 @@ QUESTION = [Cell("q4", "written", "", points=3.0)]
 
 
 def open_book(out, lab=NAME, digest="1", fresh=False):
-    return Gradebook.open(out, lab, digest, QUESTION, "none", fresh)
+    return Gradebook.open(out, lab, digest, QUESTION, fresh)
 
 
 def test_a_folder_with_other_grades_is_refused_unless_told(tmp_path):
@@ -466,8 +527,9 @@ def test_a_folder_with_other_grades_is_refused_unless_told(tmp_path):
         open_book(tmp_path, lab="lab01_other")
     assert not open_book(tmp_path, digest="2", fresh=True).results
     (tmp_path / "manifest.json").replace(tmp_path / "other.json")
-    with pytest.raises(GradeError, match="holds other files"):
-        open_book(tmp_path)
+    for fresh in (False, True):  # and nothing of theirs is deleted
+        with pytest.raises(GradeError, match="holds other files"):
+            open_book(tmp_path, fresh=fresh)
 
 
 def test_a_changed_submission_is_graded_again(tmp_path):
@@ -485,9 +547,9 @@ def test_marks_given_by_hand_are_counted_until_the_answer_changes(tmp_path):
     book.add(result())
     book.write()
     table = tmp_path / "by_hand.csv"
-    assert table.read_text() == "learner,question,points,mark,answer\n" + (
-        "ada,q4,3,,Because.\n"
-    )
+    head, row = table.read_text().splitlines()
+    assert head == "learner,question,points,mark,answer,version"
+    assert re.fullmatch("ada,q4,3,,Because.,v[0-9a-f]{16}", row)
     table.write_text(table.read_text().replace("3,,", '3,"2,5",'))
     book = open_book(tmp_path)
     book.write()
@@ -496,6 +558,71 @@ def test_marks_given_by_hand_are_counted_until_the_answer_changes(tmp_path):
     book.results["ada"]["answers"]["q4"]["source"] = "Because of that."
     book.write()
     assert "ada,,0,3,3,graded," in (tmp_path / "grades.csv").read_text()
+
+
+@pytest.mark.parametrize("saved", ["Excel, with a mark and ;", "Excel, with a tab"])
+@pytest.mark.parametrize("answer", ["x" * 140_000, "half \ud800", "a\r\nb", "=1"])
+def test_marks_outlive_spreadsheets_and_answers_of_any_kind(tmp_path, saved, answer):
+    book = open_book(tmp_path)
+    book.add(result())
+    book.results["ada"]["answers"]["q4"]["source"] = answer
+    book.write()
+    path = tmp_path / "by_hand.csv"
+    rows = list(csv.reader(path.open(encoding="utf-8", newline="")))
+    rows[1][3] = "2,5"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=";" if ";" in saved else "\t").writerows(rows)
+    for _ in "12":
+        book.write()
+        assert book.results["ada"]["questions"]["q4"]["score"] == 2.5
+
+
+@pytest.mark.parametrize("broken", [b"learner,mark\nada,3\n", "é".encode("cp1252")])
+def test_a_table_of_marks_that_cannot_be_read_is_named_and_kept(tmp_path, broken):
+    book = open_book(tmp_path)
+    book.add(result())
+    path = tmp_path / "by_hand.csv"
+    path.write_bytes(broken)
+    with pytest.raises(GradeError, match="by_hand.csv cannot be read.*save it as CSV"):
+        book.write()
+    assert path.read_bytes() == broken
+
+
+def test_every_entry_of_a_folder_keeps_a_name_of_its_own(tmp_path):
+    for name in ("ada.ipynb", "ada.zip", "ada.ipynb.zip", "Bob.ipynb", "bob.zip"):
+        (tmp_path / name).touch()
+    (tmp_path / "cleo").mkdir()
+    found = submissions.find(tmp_path)
+    assert len(found) == 6 and found["cleo"].name == "cleo"
+    assert len({name.casefold() for name in found}) == 6
+
+
+def test_what_nobody_thought_of_costs_the_others_nothing(tmp_path, monkeypatch):
+    master, folder = small_course(tmp_path, ("ada", "bob"))
+    read = submissions.read
+
+    def fails(path, lab):
+        if path.stem == "ada":
+            raise RecursionError("too deep")
+        return read(path, lab)
+
+    monkeypatch.setattr(submissions, "read", fails)
+    results = grade(read_lab(master), folder, tmp_path / "grades").results
+    assert results["ada"]["notes"] == ["the grader failed: RecursionError: too deep"]
+    assert results["bob"]["status"] == "graded"
+    monkeypatch.undo()
+    again = grade(read_lab(master), folder, tmp_path / "grades").results
+    assert again["ada"]["status"] == "graded"  # it was tried again
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 7, 10**400])
+def test_a_number_that_is_none_of_points_gives_none(value, monkeypatch):
+    test = Cell("q1_check", "test", "", points=6)
+    one = Examination(NAME, [test], {}, LIMITS, "limits")
+    one.values["q1_check"] = value
+    monkeypatch.setattr(one, "_verdict", lambda *_: {"passed": False})
+    assert one._ask_hidden(test, None)[0] == 0
+    assert "q1_check gave" in one.notes[0]
 
 
 @pytest.mark.parametrize("mark", ["4", "-1", "good", "nan"])
@@ -511,6 +638,7 @@ def test_a_table_holds_no_formula(text):
 
 def test_the_summary_is_text_whatever_a_learner_wrote():
     assert _plain("a|b\n<i>\x1b[31m[x](y)") == "a\\|b \\<i> \\[31m\\[x](y)"
+    assert _plain("\\<i>") == "\\\\\\<i>"
 
 
 @pytest.mark.parametrize("mistake", ["no lab", "no folder", "empty folder"])
@@ -535,7 +663,8 @@ def test_weaker_sandboxes_grade_too_and_say_what_they_are(kind):
     answers = RIGHT | {"q2": HANDED_IN["exits"][0]["q2"], "q3": GREEDY}
     one = Examination(NAME, masters.cells(small_lab.master()), answers, LIMITS, kind)
     one.run()
-    assert [v[0] for v in one.verdicts.values()] == [1, 0, 0], one.verdicts
+    found = [one.verdicts[f"q{n}_check"][0] for n in (1, 2, 3)]
+    assert found == [1, 0, 0], one.verdicts
     assert any("q2: its process ended early" in note for note in one.notes)
     assert any("q3: used more than" in note for note in one.notes)
     assert ("limits alone" if kind == "limits" else kind) in namespaces.describe(kind)

@@ -11,6 +11,7 @@ import pytest
 from helpers import labs
 from helpers.checks import Mistake, NotAnswered
 from helpers.grade import grade, read_lab
+from helpers.grading import submissions
 from helpers.grading.masters import learner_copy, read_notebook
 from tests.lab_answers import Right, Wrong
 
@@ -116,6 +117,15 @@ def in_labs():
 def test_the_learners_copies_are_those_of_the_masters():
     """When this fails, `make labs` has to be run."""
     assert len(NAMES) == 7 and labs.write_labs(check=True) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lab_can_be_varied_and_the_learners_seed_is_used(name):
+    master = read_notebook(ROOT / "solutions" / f"{name}.ipynb")
+    varied = learner_copy(master, name, seed=41)
+    given = learner_copy(master, name)
+    handed_in = submissions.answers(varied, given, name)
+    assert list(handed_in.seed.values()) == ["SEED = 41"] and not handed_in.notes
 
 
 @pytest.mark.parametrize("name", NAMES)

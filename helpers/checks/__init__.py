@@ -118,7 +118,9 @@ def close(
 
 def _tensor(value: Number) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", torch.float64)
+        with torch._C.DisableTorchFunctionSubclass():  # no method of a subclass counts
+            plain = Tensor.detach(value).as_subclass(Tensor)
+        return plain.to("cpu", torch.float64)
     return torch.as_tensor(value, dtype=torch.float64)
 
 

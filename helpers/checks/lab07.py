@@ -133,10 +133,12 @@ def enter(make_student: Callable, track: Track, seed: int = 0) -> Entry:
         student = make_student(challenge)
     except Exception as error:  # the check says what went wrong
         return Entry(challenge, None, error)
+    scorer = Challenge(track, seed)  # of which the recipe never had hold
+    scorer.spent |= challenge.spent
     if isinstance(student, ChatModel):
-        for chat in (student, challenge.teacher):  # now, as several cells want it
-            challenge.right(chat, world.examples("validation", 200))
-    return Entry(challenge, student)
+        for chat in (student, scorer.teacher):  # now, as several cells want it
+            scorer.right(chat, world.examples("validation", 200))
+    return Entry(scorer, student)
 
 
 def used(entry: Entry) -> dict[str, float]:

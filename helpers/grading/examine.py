@@ -11,6 +11,7 @@ import random
 import re
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from .masters import Cell, names
@@ -26,7 +27,6 @@ from .sandbox import (
     send,
 )
 
-ATTEMPTS = 5  # sandboxes for one submission; each leaves out one cell more
 # Each must fail: a process in which one passes has been tampered with.
 CANARIES = (
     "assert {a} == {b}",
@@ -36,6 +36,7 @@ CANARIES = (
     "from helpers import checks\nchecks.that({a} == {b}, '')",
 )
 VALUES = re.compile(r"the (?:shape|answer) (?:is|holds) .*?\.(?: |$)")  # checks.close
+RAISED = re.compile(r"(your code raised \w+): .*", re.S)  # checks.question
 HIDDEN = (
     "the visible check passes, but a hidden test does not: is your answer right for "
     "other inputs than those of the check?"
@@ -61,6 +62,7 @@ class Examination:
         self.name, self.cells, self.sources = name, cells, sources
         self.limits, self.kind = limits, kind
         self.verdicts: dict[str, tuple[float, str]] = {}
+        self.values: dict[str, float | None] = {}  # what the visible checks ended in
         self.errors: dict[str, str] = {}
         self.printed: dict[str, str] = {}
         self.notes: list[str] = []
@@ -71,11 +73,10 @@ class Examination:
         self.room: Sandbox | None = None
 
     def run(self) -> None:
-        for attempt in range(ATTEMPTS):
-            if attempt == ATTEMPTS - 1:
-                self._leave_out_the_rest()
+        for _ in self.cells:  # each attempt leaves out a cell, or settles a question
             with Sandbox(self.limits, self.kind) as self.room:
-                self._attempt()
+                if not self.cancelled:
+                    self._attempt()
             late = self.spent > self.limits.total_seconds
             if len(self.verdicts) == len(self.tests) or late or self.cancelled:
                 break
@@ -94,22 +95,18 @@ class Examination:
         if self.room is not None:
             self.room.close()
 
-    def _leave_out_the_rest(self) -> None:
-        order = [cell.name for cell in self.cells if cell.kind in ("lab", "answer")]
-        first = min(map(order.index, self.left_out), default=len(order))
-        for name in order[first:]:
-            if name in self.sources:
-                self.left_out.setdefault(name, "left out, as cells before it failed")
-
     def _attempt(self) -> None:
         """Run the cells in one sandbox, then test what could be reached."""
         copies: dict[str, socket.socket] = {}
         try:
             self._start()
             self._run_cells(copies)
-            for test in self.tests:
-                if test.name in copies:
-                    self._test(test, copies[test.name])
+            ready = [test for test in self.tests if test.name in copies]
+            # First what is visible: no answer has met a hidden test that it could tell.
+            for ask in (self._ask_visible, self._ask_hidden):
+                for test in ready:
+                    if test.name not in self.verdicts:
+                        self._test(test, copies[test.name], ask)
         except Stopped:
             pass  # what stopped it is known; another attempt goes on without it
         finally:
@@ -173,10 +170,11 @@ class Examination:
             raise Stopped(str(why)) from None
         return ours
 
-    def _test(self, test: Cell, line: socket.socket) -> None:
-        """The verdict on one question, from its copy of the process."""
+    def _test(self, test: Cell, line: socket.socket, ask: Callable) -> None:
+        """The verdict on one question, if it is one, from its copy of the process."""
         try:
-            self.verdicts[test.name] = self._ask(test, line)
+            if verdict := ask(test, line):
+                self.verdicts[test.name] = verdict
         except Stopped as stopped:
             if isinstance(stopped, TooSlow):
                 why = f"your answer took longer than {self.limits.cell_seconds:.0f} s"
@@ -184,26 +182,45 @@ class Examination:
                 why = f"while it was tested: {stopped}"
             self.verdicts[test.name] = 0.0, why
             self.notes.append(f"{test.name}: {why}")
-            if self.room.process.poll() is not None:  # all copies are gone with it
+            # Where the watcher ends one copy it ends them all.
+            if self.room.reason or self.room.process.poll() is not None:
                 raise
 
-    def _ask(self, test: Cell, line: socket.socket) -> tuple[float, str]:
+    def _ask_visible(self, test: Cell, line: socket.socket) -> tuple | None:
+        if tampered := self._canaries(test, test.source, line):
+            return tampered
         verdict = self._verdict(test.source, line)
         if not verdict["passed"]:
             return 0.0, verdict["said"] or "the visible check fails"
+        self.values[test.name] = verdict.get("value")
+        return None
+
+    def _ask_hidden(self, test: Cell, line: socket.socket) -> tuple[float, str]:
+        value = self.values[test.name]
         if test.hidden:
             verdict = self._verdict(test.hidden, line)
             if not verdict["passed"]:
                 return 0.0, _hidden(verdict)
-        a, b = random.sample(range(1, 10**6), 2)
-        for canary in random.sample(CANARIES, len(CANARIES)):
-            if self._verdict(canary.format(a=float(a), b=float(b)), line)["passed"]:
+            value = verdict.get("value")
+        if tampered := self._canaries(test, test.hidden or test.source, line):
+            return tampered
+        if not isinstance(value, float | int):
+            return 1.0, ""
+        if not 0 <= value <= test.points:  # nor is NaN
+            self.notes.append(f"{test.name} gave {value} of {test.points:g} points")
+            return 0.0, "the test gave no number of points; ask your instructor"
+        return value / test.points, "partly right" if value < test.points else ""
+
+    def _canaries(self, test: Cell, real: str, line: socket.socket) -> tuple | None:
+        """Some tests that must fail, in any order; one holds the whole of the real."""
+        a, b = map(float, random.sample(range(1, 10**6), 2))
+        chosen = [canary.format(a=a, b=b) for canary in random.sample(CANARIES, 3)]
+        chosen.append(f"assert {a} == {b}\n{real}")
+        for source in random.sample(chosen, len(chosen)):
+            if self._verdict(source, line)["passed"]:
                 self.notes.append(f"{test.name}: tampering: what must fail was passed")
                 return 0.0, "the tests of this question had been tampered with"
-        value = verdict.get("value")
-        if isinstance(value, float | int) and 0 <= value <= test.points:
-            return value / test.points, "partly right" if value < test.points else ""
-        return 1.0, ""
+        return None
 
     def _verdict(self, source: str, line: socket.socket) -> dict:
         token = secrets.token_hex(16)
@@ -230,7 +247,7 @@ class Examination:
 
 def _hidden(verdict: dict) -> str:
     """What a learner may know of a hidden test that failed."""
-    said = VALUES.sub("", verdict["said"])
+    said = RAISED.sub(r"\1", VALUES.sub("", verdict["said"]))
     asserted = verdict["kind"] == "AssertionError" and said
     if asserted and verdict["where"] in ("test", "check"):
         return f"a hidden test: {said}"

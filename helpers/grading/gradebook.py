@@ -7,7 +7,10 @@ instructor fills in there are counted from the next run on), `feedback/NAME.html
 """
 
 import csv
+import hashlib
+import io
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Container, Sequence
@@ -17,8 +20,10 @@ from statistics import mean, median
 from ..jsonl import write_json
 from . import feedback, submissions
 from .masters import Cell
+from .namespaces import describe
 
-BY_HAND = ("learner", "question", "points", "mark", "answer")
+BY_HAND = ("learner", "question", "points", "mark", "answer", "version")
+SHOWN = 30_000  # characters of an answer; a spreadsheet's cell holds 32,767
 BARS = 10  # of the histogram
 
 
@@ -29,8 +34,8 @@ class GradeError(RuntimeError):
 class Gradebook:
     """The grades of one lab in one folder; `results` by learner."""
 
-    def __init__(self, out: Path, lab: str, graded: Sequence[Cell], isolation: str):
-        self.out, self.lab, self.graded, self.isolation = out, lab, graded, isolation
+    def __init__(self, out: Path, lab: str, graded: Sequence[Cell]):
+        self.out, self.lab, self.graded = out, lab, graded
         self.results: dict[str, dict] = {}
 
     @classmethod
@@ -40,7 +45,6 @@ class Gradebook:
         lab: str,
         digest: str,
         graded: Sequence[Cell],
-        isolation: str,
         fresh: bool = False,
     ) -> "Gradebook":
         """Begin a gradebook, or go on with one; `fresh` forgets its results.
@@ -48,8 +52,10 @@ class Gradebook:
         Marks given by hand stay. Raises `GradeError` where the folder holds the grades
         of another lab, or of another version of its master or checks.
         """
-        book = cls(out, lab, graded, isolation)
+        book = cls(out, lab, graded)
         manifest, results = out / "manifest.json", out / "results"
+        if out.exists() and any(out.iterdir()) and not manifest.exists():
+            raise GradeError(f"{out} holds other files; choose an empty or new folder")
         if fresh:
             for folder in (results, out / "feedback"):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -62,8 +68,6 @@ class Gradebook:
                     f"{out} holds grades of {what}; choose another folder, or grade "
                     "all of them again with --fresh"
                 )
-        elif out.exists() and any(out.iterdir()):
-            raise GradeError(f"{out} holds other files; choose an empty or new folder")
         write_json(manifest, {"lab": lab, "digest": digest})
         for path in sorted(results.glob("*.json")):
             result = json.loads(path.read_text(encoding="utf-8"))
@@ -82,14 +86,18 @@ class Gradebook:
         """Forget results whose submission has gone."""
         for learner in [name for name in self.results if name not in learners]:
             del self.results[learner]
-            self._path(learner).unlink(missing_ok=True)
+            for path in (self._path(learner), self._page(learner)):
+                path.unlink(missing_ok=True)
 
     def add(self, result: dict) -> None:
         self.results[result["learner"]] = result
         write_json(self._path(result["learner"]), result)
 
     def _path(self, learner: str) -> Path:
-        return self.out / "results" / f"{learner}.json"
+        return self.out / "results" / f"{_file(learner)}.json"
+
+    def _page(self, learner: str) -> Path:
+        return self.out / "feedback" / f"{_file(learner)}.html"
 
     def line(self, result: dict) -> str:
         """One learner, for the progress of a run."""
@@ -112,7 +120,7 @@ class Gradebook:
             notes = "; ".join(result["notes"])
             rows.append([result["learner"], *scores, *tail, notes])
             page = feedback.page(self.lab, result)
-            self._write(f"feedback/{result['learner']}.html", page)
+            self._write(self._page(result["learner"]), page)
         head = [
             "learner",
             *names,
@@ -123,40 +131,40 @@ class Gradebook:
             "note",
         ]
         self._table("grades.csv", [head, *rows])
-        self._write("summary.md", self.summary())
+        self._write(self.out / "summary.md", self.summary())
 
-    def _write(self, name: str, text: str) -> None:
-        path = self.out / name
+    def _write(self, path: Path, text: str) -> None:
+        """Whole or not at all: `by_hand.csv` holds an instructor's work."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="replace")
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(text, encoding="utf-8", errors="replace", newline="")
+        part.replace(path)
 
     def _table(self, name: str, rows: Sequence[Sequence]) -> None:
-        with (self.out / name).open(
-            "w", encoding="utf-8", errors="replace", newline=""
-        ) as file:
-            csv.writer(file).writerows([[_cell(v) for v in row] for row in rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([[_cell(v) for v in row] for row in rows])
+        self._write(self.out / name, text.getvalue())
 
     def _marks(self) -> None:
         """Take the marks from `by_hand.csv` into the results, and write it again.
 
-        A mark counts as long as the answer is the one that was marked. Raises
-        `GradeError` for a mark that is no number from 0 to the points.
+        A mark counts as long as the answer is the one that was marked, which the last
+        column tells. Raises `GradeError` for a mark that is no number from 0 to the
+        points, and for a file that cannot be read.
         """
-        path, old = self.out / "by_hand.csv", {}
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                old = {(r["learner"], r["question"]): r for r in csv.DictReader(file)}
+        path = self.out / "by_hand.csv"
+        marks = _read_marks(path) if path.exists() else {}
         rows = [BY_HAND]
         for learner, result in sorted(self.results.items()):
             for name, question in result["questions"].items():
                 untouched = question["message"] == "not answered"
                 if not question["by_hand"] or untouched or "answers" not in result:
                     continue
-                answer = _cell(result["answers"][name]["source"])
-                row = old.get((_cell(learner), name), {})
-                mark = row.get("mark", "") if row.get("answer") == answer else ""
-                question["score"] = _mark(mark, question["points"], learner, name)
-                rows.append([learner, name, question["points"], mark, answer])
+                answer = result["answers"][name]["source"]
+                version = _version(learner, name, answer)
+                mark, points = marks.get(version, ""), question["points"]
+                question["score"] = _mark(mark, points, learner, name)
+                rows.append([learner, name, points, mark, answer[:SHOWN], version])
         self._table(path.name, rows)
 
     def summary(self) -> str:
@@ -165,7 +173,8 @@ class Gradebook:
         lines = [
             f"# {self.lab}: {len(graded)} of {len(self.results)} submissions graded"
         ]
-        lines += ["", f"Isolation: {self.isolation}."]
+        kinds = {result.get("sandbox", "limits") for result in self.results.values()}
+        lines += ["", *(f"Isolation: {describe(kind)}." for kind in sorted(kinds))]
         if graded:
             lines += ["", *self._distribution(graded), "", *self._questions(graded)]
         notes = [(n, r) for n, r in sorted(self.results.items()) if r["notes"]]
@@ -218,6 +227,38 @@ def totals(result: dict) -> tuple[float, float, float]:
     return known, waiting, sum(q["points"] for q in questions)
 
 
+def _file(learner: str) -> str:
+    """A learner's name as that of a file, on every system, however long it is."""
+    safe = re.sub(r"[^\w .-]", "_", learner)[:50].rstrip(". ")
+    if safe == learner:
+        return learner
+    return f"{safe}-{_digest(learner)}"
+
+
+def _version(learner: str, name: str, answer: str) -> str:
+    return f"v{_digest(learner, name, answer)}"  # no spreadsheet makes it a number
+
+
+def _digest(*texts: str) -> str:
+    data = "\0".join(texts).encode(errors="surrogatepass")
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def _read_marks(path: Path) -> dict[str, str]:
+    """Version of an answer -> its mark, as any spreadsheet may have saved them."""
+    cure = "save it as CSV in UTF-8, with all its columns, or delete it to start afresh"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        head = text.partition("\n")[0]
+        delimiter = max(",;\t", key=head.count)
+        csv.field_size_limit(2**26)
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        return {row["version"]: row["mark"] or "" for row in rows}
+    except (UnicodeDecodeError, csv.Error, KeyError) as error:
+        kind = type(error).__name__
+        raise GradeError(f"{path} cannot be read ({kind}: {error}); {cure}") from None
+
+
 def _mark(text: str, points: float, learner: str, name: str) -> float | None:
     if not text.strip():
         return None
@@ -245,6 +286,4 @@ def _cell(value: object) -> object:
 def _plain(text: str) -> str:
     """One line that neither Markdown nor a terminal takes for more than text."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    for sign in "\\`|<>[]*_":
-        text = text.replace(sign, f"\\{sign}") if sign in "|<[" else text
-    return text
+    return re.sub(r"[\\`|<\[]", r"\\\g<0>", text)

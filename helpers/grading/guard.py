@@ -8,12 +8,14 @@ for what else is done.
 """
 
 import builtins
+import functools
 import sys
 from collections.abc import Iterator
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 # Packages and modules that checks and tests call, or are made of.
-PACKAGES = {"helpers", "builtins", "math", "inspect"}
+PACKAGES = {"helpers", "builtins", "math", "inspect", "functools", "operator", "ast"}
+PACKAGES |= {"json", "io", "socket", "contextlib", "traceback"}
 MODULES = {"torch", "torch.functional", "torch.nn.functional", "torch._tensor"}
 MODULES |= {"torch.testing", "torch.testing._comparison", "numpy", "numpy.testing"}
 ABSENT = object()
@@ -31,6 +33,7 @@ class Guard:
             for key, value in list(vars(module).items()):
                 if isinstance(value, type) and value.__module__ == name:
                     self._keep(f"{name}.{key}", value)
+        self.restore = functools.partial(_alone(Guard.restore), self)
 
     def _keep(self, label: str, owner: object) -> None:
         everything = dict(vars(owner))
@@ -38,6 +41,14 @@ class Guard:
         self.owners.append((label, owner, kept, set(everything)))
         for key, value in kept.items():
             self.parts += [(f"{label}.{key}", *part) for part in _parts(value)]
+
+    def codes(self, package: str) -> set[CodeType]:
+        """The code of all functions of a package, and of those inside them."""
+        found = set()
+        for label, _, part, value in self.parts:
+            if part == "__code__" and f"{label}.".startswith(f"{package}."):
+                found |= codes(value)
+        return found
 
     def restore(self) -> list[str]:
         """Put everything back; return the names of what was not as it had been."""
@@ -61,6 +72,29 @@ class Guard:
                 setattr(owner, part, value)
                 changed.add(label)
         return sorted(changed)
+
+
+def codes(code: CodeType) -> set[CodeType]:
+    """A piece of code and all that is defined inside it."""
+    inside = (part for part in code.co_consts if isinstance(part, CodeType))
+    return {code}.union(*map(codes, inside))
+
+
+def _alone(function: FunctionType) -> FunctionType:
+    """A copy of a function of this module with names and builtins of its own.
+
+    Nobody can exchange what it calls: `setattr` is a builtin that code may replace.
+    """
+    space = {**globals(), "__builtins__": dict(vars(builtins))}
+    for name, value in list(space.items()):
+        if isinstance(value, FunctionType) and value.__module__ == __name__:
+            space[name] = _moved(value, space)
+    return _moved(function, space)
+
+
+def _moved(function: FunctionType, space: dict) -> FunctionType:
+    code, name, defaults = function.__code__, function.__name__, function.__defaults__
+    return FunctionType(code, space, name, defaults)
 
 
 def _trusted(name: str, module: object) -> bool:
@@ -97,4 +131,5 @@ def _hides(owner: object, key: str, value: object) -> bool:
     if isinstance(owner, ModuleType):
         return hasattr(builtins, key) and not key.startswith("__")
     inherited = any(key in vars(base) for base in owner.__mro__[1:])
-    return inherited and isinstance(value, FunctionType)
+    # Python itself adds some, such as `__annotations__`, when one looks at them.
+    return inherited and (callable(value) or not key.startswith("__"))

@@ -24,7 +24,7 @@ from nbgrader.utils import is_grade, is_solution
 ROOT = Path(__file__).resolve().parents[2]
 MASTERS = ROOT / "solutions"
 FIGURE = "expected-figure"
-SEED = re.compile(r"^SEED = \d+$", re.M)
+SEED = re.compile(r"^SEED = ([0-9]{1,9})([ \t]*#[^\r\n]*)?$", re.M)
 REGIONS = ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME")
 
 
@@ -137,7 +137,9 @@ def learner_copy(
         if not drawn:
             raise LabError(f"{name} has no cell SEED = …, so it has no variants")
         for cell in drawn:
-            cell.source = SEED.sub(f"SEED = {seed}", cell.source)
+            cell.source = SEED.sub(
+                lambda found: f"SEED = {seed}{found[2] or ''}", cell.source
+            )
     try:  # the steps of `nbgrader generate_assignment`, without its database
         for step in (
             LockCells(),

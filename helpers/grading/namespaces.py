@@ -61,7 +61,7 @@ def _works(kind: str) -> bool:
             silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
             tried = subprocess.run(program, env=environment(WORK), timeout=60, **silent)
             return tried.returncode == 0
-        except (OSError, subprocess.TimeoutExpired):
+        except (NoSandbox, OSError, subprocess.TimeoutExpired):
             return False
 
 
@@ -102,7 +102,7 @@ def command(kind: str, program: Sequence[str], folder: str, disk_mib: int) -> li
 def _tool(name: str) -> str:
     if found := shutil.which(name):
         return found
-    raise FileNotFoundError(name)
+    raise NoSandbox(f"{name} is not installed; try another --sandbox")
 
 
 def _visible() -> tuple[list[str], dict[str, str]]:
@@ -145,7 +145,7 @@ def _bubblewrap(disk_mib: int) -> list[str]:
 def _script(program: Sequence[str], folder: str, disk_mib: int) -> str:
     """The same for `unshare`, as a shell script that runs inside its namespaces."""
     shown, links = _visible()
-    size = f"size={disk_mib}m,mode=1777"
+    size = f"size={disk_mib}m,nr_inodes=20000,mode=1777"
     lines = [
         "set -eu",
         f"mount -t tmpfs -o size=4m,mode=755 none {shlex.quote(folder)}",

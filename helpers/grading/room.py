@@ -14,25 +14,26 @@ import importlib
 import io
 import json
 import os
+import re
 import resource
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from .guard import Guard
+from .guard import Guard, codes
 from .sandbox import MIB, TEXT, Limits, Stopped, receive, send
 
 ADDRESSES = 4096 * MIB  # what torch maps without using it
+FILES = 256  # open at a time
 TEST = "<test>"  # the file name of tests in tracebacks
-CHECKS = f"{Path(__file__).parents[1] / 'checks'}{os.sep}"
+CHAIN = 20  # errors raised in answer to another that are looked at
 
 
 def main() -> None:
@@ -56,8 +57,13 @@ def _limit(limits: Limits, kind: str) -> None:
     _lower(resource.RLIMIT_FSIZE, limits.file_mib * MIB)
     _lower(resource.RLIMIT_CPU, int(2 * limits.total_seconds) + 60)
     _lower(resource.RLIMIT_AS, limits.memory_mib * MIB + ADDRESSES)
-    if kind != "limits":  # elsewhere all processes of the user would count
+    _lower(resource.RLIMIT_NOFILE, FILES)
+    if kind != "limits" and _kernel() >= (5, 14):  # or all of the user's would count
         _lower(resource.RLIMIT_NPROC, limits.processes)
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
 
 
 def _lower(what: int, value: int) -> None:
@@ -89,6 +95,7 @@ class Room:
         self.first = set(self.shell.user_ns)  # IPython's own names
         self.names: dict[str, object] = {}  # what the lab's own cells defined
         self.guard: Guard | None = None
+        self.changed: list[str] = []  # what was replaced, and has been put back
 
     def serve(self) -> None:
         start = receive(self.line)
@@ -115,6 +122,8 @@ class Room:
             result = self.run_cell(source)
         if os.getpid() != self.owner:
             os._exit(0)  # a child that the cell made came back: it has no part here
+        if not trusted:  # or the lab's own cells would run on what was replaced
+            self.changed += self.guard.restore()
         if trusted:
             for name, value in self.shell.user_ns.items():
                 if not name.startswith("_") and before.get(name, self) is not value:
@@ -148,11 +157,11 @@ class Room:
         sys.stdout = sys.stderr = Text()
         send(line, {"ready": True})
         message = receive(line)
-        changed = self.guard.restore()
+        checks = self.guard.codes("helpers.checks")
         space, replaced = self.namespace()
-        changed += replaced
+        changed = self.changed + self.guard.restore() + replaced
         while True:
-            verdict = judge(message["source"], space)
+            verdict = judge(message["source"], space, checks)
             changed += self.guard.restore()
             send(line, {"token": message["token"], "changed": changed[:20], **verdict})
             message = receive(line)
@@ -178,32 +187,44 @@ class Room:
         return space, replaced
 
 
-def judge(source: str, space: dict) -> dict:
+def judge(source: str, space: dict, checks: Set[CodeType] = frozenset()) -> dict:
     """Run a test: did it pass, the number that it ends in, or where and how it failed.
 
-    `where` is "test" (the test's own lines), "check" (`helpers.checks`) or "answer".
+    `where` is "test" (the test's own lines), "check" (one of the functions `checks`) or
+    "answer", also where an error of the answer's was caught and raised again.
     """
+    tests: set[CodeType] = set()
     try:
         body = ast.parse(source).body
         last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
-        exec(compile(ast.Module(body, []), TEST, "exec"), space)
+        code = compile(ast.Module(body, []), TEST, "exec")
+        tests |= codes(code)
+        exec(code, space)
         value = None
         if last is not None:
-            value = eval(compile(ast.Expression(last.value), TEST, "eval"), space)
+            code = compile(ast.Expression(last.value), TEST, "eval")
+            tests |= codes(code)
+            value = eval(code, space)
         number = float(value) if type(value) in (int, float) else None
         return {"passed": True, "value": number}
     except BaseException as error:
-        files = [
-            frame.f_code.co_filename
-            for frame, _ in traceback.walk_tb(error.__traceback__)
-        ]
-        place = files[-1]
-        where = "test" if place == TEST else "answer"
-        where = "check" if place.startswith(CHECKS) else where
+        places = set(_places(error))
+        where = "check" if places <= tests | checks else "answer"
+        where = "test" if places <= tests else where
         asserted = isinstance(error, AssertionError)
         said = _say(error, named=not asserted)
         kind = _builtin(type(error).__mro__)
         return {"passed": False, "where": where, "kind": kind, "said": said}
+
+
+def _places(error: BaseException | None) -> Iterator[CodeType]:
+    """Where an error was raised, and those that it was raised in answer to."""
+    for _ in range(CHAIN):
+        if error is None:
+            return
+        for frame, _ in list(traceback.walk_tb(error.__traceback__))[-1:]:
+            yield frame.f_code
+        error = error.__context__
 
 
 def _say(error: BaseException, named: bool = True) -> str:

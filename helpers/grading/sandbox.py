@@ -170,7 +170,10 @@ class Sandbox:
         self._kill()
         self._watcher.join()
         self.line.close()
-        self._folder.cleanup()
+        try:
+            self._folder.cleanup()
+        except (OSError, RecursionError):
+            pass  # folders in folders, a thousand deep: only without namespaces
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -192,7 +195,7 @@ class Sandbox:
             for process in reversed(family):  # the first last: it holds the others
                 try:
                     process.kill()
-                except psutil.NoSuchProcess:
+                except psutil.Error:
                     pass
             if len(family) <= 1:
                 break
@@ -247,16 +250,21 @@ def _usage(process: psutil.Process, kind: str) -> int:
             return process.memory_info().rss
         usage = process.memory_full_info()
         return getattr(usage, "pss", usage.uss)  # macOS has no pss
+    except psutil.AccessDenied:  # a process may forbid to be looked into
+        return _usage(process, "rss") if kind != "rss" else 0
     except psutil.Error:
         return 0
 
 
 def _size(folder: str) -> int:
     total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_blocks * 512
-            except OSError:
-                pass
+    try:
+        for path, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(path, name)).st_blocks * 512
+                except OSError:
+                    pass
+    except RecursionError:  # nobody needs folders a thousand deep
+        return sys.maxsize
     return total

@@ -6,7 +6,9 @@ before anything is read.
 
 import json
 import stat
+import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -45,15 +47,24 @@ def find(folder: Path) -> dict[str, Path]:
     so that they get a row that says what they are. Hidden files are passed over.
     """
     entries = sorted(path for path in folder.iterdir() if path.name[:1] != ".")
-    stems = [_stem(path) for path in entries]
-    return {
-        path.name if stems.count(stem) > 1 else stem: path
-        for stem, path in zip(stems, entries, strict=True)
-    }
+    stems = Counter(_alike(_stem(path)) for path in entries)
+    full = {_alike(path.name) for path in entries}
+    return {_name(path, stems, full): path for path in entries}
+
+
+def _name(path: Path, stems: Counter, full: set[str]) -> str:
+    stem = _stem(path)
+    taken = stems[_alike(stem)] > 1 or (stem != path.name and _alike(stem) in full)
+    return path.name if taken else stem
 
 
 def _stem(path: Path) -> str:
     return path.stem if path.suffix in (".ipynb", ".zip") else path.name
+
+
+def _alike(name: str) -> str:
+    """What names have in common that are one file on some systems."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def fingerprint(path: Path) -> str:
@@ -108,18 +119,22 @@ def _choose(names, lab: str, where: str) -> str:
 
 
 def _bytes(path: Path) -> bytes:
+    _check_size(path)
+    return path.read_bytes()
+
+
+def _check_size(path: Path) -> None:
     if not stat.S_ISREG(path.lstat().st_mode):
         raise Refused("is not an ordinary file")
     size = path.stat().st_size
     if size > NOTEBOOK_MIB * MIB:
         raise Refused(f"has {size / MIB:,.0f} MiB; at most {NOTEBOOK_MIB} are read")
-    return path.read_bytes()
 
 
 def _from_zip(path: Path, lab: str) -> tuple[dict, list[str]]:
     notes, limit = [], NOTEBOOK_MIB * MIB
+    _check_size(path)
     try:
-        data = _bytes(path)  # checks the size
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if len(members) > FILES:
@@ -129,6 +144,9 @@ def _from_zip(path: Path, lab: str) -> tuple[dict, list[str]]:
                 notes.append(f"the zip has paths that lead out of it: {astray[0]!r}")
             books = [name for name in safe if name.endswith(".ipynb")]
             chosen = safe[_choose(books, lab, "the zip")]
+            if chosen.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # other methods unpack everything at once, however little is asked for
+                raise Refused("is packed in an unusual way; make an ordinary zip")
             with archive.open(chosen) as file:
                 data = file.read(limit + 1)
     except Refused as refused:
@@ -183,8 +201,8 @@ def answers(notebook: dict, lab: NotebookNode, name: str) -> Answers:
     stubs = {key for key in sources if sources[key].strip() == named[key].source}
     result = Answers(sources, stubs)
     for key, texts in found.items():
-        if key in named and named[key].seed and SEED.fullmatch(texts[0].strip()):
-            result.seed[key] = texts[0].strip()
+        if named[key].seed and (found_seed := SEED.fullmatch(texts[0].strip())):
+            result.seed[key] = f"SEED = {found_seed[1]}"  # no more of it is trusted
     changed = [
         key
         for key, texts in found.items()
