@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -33,9 +33,12 @@ def read_chat(path: str | Path) -> list[dict]:
     return list(iter_chat(path))
 
 
-def iter_chat(path: str | Path) -> Iterator[dict]:
+def iter_chat(
+    path: str | Path, convert: Callable[[object], object] | None = None
+) -> Iterator[dict]:
     """The rows of `read_chat` one by one; memory holds one line, and the ids seen.
 
+    `convert` makes a chat row of what a line holds, or raises `DataError`.
     From the first defect on nothing is yielded, but the rest of the file is checked:
     `DataError` comes at its end and lists everything.
     """
@@ -48,6 +51,7 @@ def iter_chat(path: str | Path) -> Iterator[dict]:
         for place, line in _lines(file):
             try:
                 row = _parse(line)
+                row = convert(row) if convert else row
             except json.JSONDecodeError as error:
                 defects.add(f"{place}, column {error.colno}", _syntax(error))
                 continue

@@ -14,10 +14,10 @@ import pandas as pd
 
 from . import quality, world
 from .funnel import encoded
-from .jsonl import Defects, _foreign, _lines, _open, _parse, _syntax
+from .jsonl import iter_chat
 from .metrics import token_f1
 from .quality import Rule
-from .rows import DataError, as_prompts, faults, to_chat
+from .rows import DataError, as_prompts, to_chat
 from .scoring import Question
 
 PROMPT_KEYS = ("prompt", "question", "instruction", "input", "query")
@@ -109,29 +109,15 @@ def read_prompts(
     Raises `DataError` that lists the defects of the whole file, each with its line and
     cure, and `FileNotFoundError` naming files of a similar name.
     """
-    path = Path(path)
-    defects, ids, rows = Defects(path), {}, []
-    with _open(path) as file:
-        if foreign := _foreign(file.peek()[:4096], path.name):
-            raise DataError(f"{path}, line 1: {foreign}")
-        for place, line in _lines(file):
-            try:
-                row = as_chat(_parse(line), prompt_key, answer_key)
-            except json.JSONDecodeError as error:
-                defects.add(f"{place}, column {error.colno}", _syntax(error))
-                continue
-            except DataError as error:
-                defects.add(place, str(error))
-                continue
-            if isinstance(row, dict) and "messages" not in row:
-                keys = ", ".join(map(json.dumps, list(row)[:6])) or "no key"
-                defects.add(place, f"has {keys}; {FORMAT}")
-                continue
-            for spot, text in faults(row, place, ids):
-                defects.add(place + spot, text)
-            rows.append(row)
-    if defects.count:
-        raise DataError(str(defects))
+
+    def convert(row: object) -> object:
+        row = as_chat(row, prompt_key, answer_key)
+        if isinstance(row, dict) and "messages" not in row:
+            keys = ", ".join(map(json.dumps, list(row)[:6])) or "no key"
+            raise DataError(f"has {keys}; {FORMAT}")
+        return row
+
+    rows = list(iter_chat(path, convert))
     try:
         return as_prompts(rows)
     except DataError as error:
