@@ -1,0 +1,7 @@
+"""Distilling language models: what the notebooks, the labs and the commands call.
+
+One wing for each idea, in the order in which data flows: world, data, generate,
+quality, train (with models, losses and memory), evaluate, profile; then distill, which
+is all of it as one command. A wing's `__init__` says what it is for and in which order
+to read it; `helpers/README.md` is the map.
+"""

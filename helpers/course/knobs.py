@@ -8,11 +8,11 @@ from functools import partial
 import optuna
 from optuna.samplers import RandomSampler, TPESampler
 
-from . import evaluate, world
-from .distill import distil
-from .models import ChatModel
-from .search import cost, pack, reporting, search, steps_spent
-from .train import History
+from .. import evaluate, world
+from ..distill.pipeline import distil
+from ..models.loading import ChatModel
+from ..train.loop import History
+from ..train.tuning import pack_right, reporting, search, search_cost, steps_spent
 
 STEPS, TRIAL, BUDGET = 200, 120, 1200  # of a run, of a trial, of a whole search
 SETTINGS = ("learning_rate", "batch_size", "soft_weight", "temperature", "steps")
@@ -127,7 +127,7 @@ class Knobs:
         trials = [
             {
                 **trial.params,
-                "steps": cost(trial, TRIAL),
+                "steps": search_cost(trial, TRIAL),
                 "reports": list(trial.intermediate_values.values()),
                 "end": trial.state.name.lower(),
             }
@@ -140,5 +140,5 @@ class Knobs:
         found = [round(sum(history.loss[-10:]) / len(history.loss[-10:]), 4)]
         for examples in (self.validation, self.test):
             right = evaluate.compare({"student": chat}, examples)["right"]
-            found += [round(float(right.mean()), 4), pack(right)]
+            found += [round(float(right.mean()), 4), pack_right(right)]
         return [*found, round(time.perf_counter() - start, 1)]

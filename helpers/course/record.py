@@ -9,28 +9,16 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
-import torch
+from .. import data, evaluate, generate, losses, models, profile, quality, tracks, world
+from ..data.results import run_card, write_results
+from ..distill.pipeline import distil, teacher_rows
+from ..models.loading import ChatModel
+from ..train import cache
+from . import pretrain
 
-from . import (
-    cache,
-    data,
-    evaluate,
-    generate,
-    losses,
-    models,
-    pretrain,
-    profile,
-    quality,
-    tracks,
-    world,
-)
-from .distill import distil, teacher_rows
-from .models import ChatModel
-
-RESULTS = Path(__file__).resolve().parents[1] / "notebooks" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "notebooks" / "results"
 SCRATCH = RESULTS / "scratch.part"  # the teacher's answers and signals; git ignores it
 SEEDS = (0, 1, 2)
 STEPS = 400  # of the optimiser, in every run
@@ -43,25 +31,6 @@ CARELESS = 0.3  # share of wrong labels of an annotator in a hurry
 CASE_BUDGETS = (250, 1000, 8000)  # prompts of the case study
 CASE_STEPS = 1500
 COST_PROMPTS, USERS, REPEATS = 128, (1, 4, 16, 64), 6  # what costs are measured with
-
-
-def write_results(
-    path: Path, columns: Sequence[str], rows: Sequence[Sequence], card: dict
-) -> Path:
-    """Write a results file `{"columns", "rows", "run_card"}`, whole or not at all."""
-    content = {"columns": list(columns), "rows": list(rows), "run_card": card}
-    return data.write_json(path, content)
-
-
-def run_card(command: str, **more) -> dict:
-    """What is needed to repeat a run: command, seeds, device, threads, versions."""
-    return {
-        "command": command,
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
-        "versions": {p: metadata.version(p) for p in ("torch", "transformers", "peft")},
-        **more,
-    }
 
 
 class Recorder:
@@ -430,7 +399,3 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     RECORDS[args.name](Pair(args.threads))
-
-
-if __name__ == "__main__":
-    main()

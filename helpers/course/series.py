@@ -26,7 +26,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE, TARGET = ROOT / "notebooks", ROOT / "executed"
 RESULTS = Path("results", "lap.json")  # written by notebook 10, beside the notebook
 PAGE, TABLE = "README.md", ("<!-- results -->", "<!-- end of results -->")
@@ -221,7 +221,9 @@ def keep_results(
     """
     path = Path("results", f"{name}.json")
     if os.environ.get(KEEP) or not path.exists():
-        from .record import write_results  # here, so that the runner needs no torch
+        from ..data.results import (
+            write_results,  # here, so that the runner needs no torch
+        )
 
         write_results(path, columns, rows, run_card)
         figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
@@ -293,7 +295,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,22 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from .jsonl import iter_chat, read_chat, write_chat, write_json
-from .rows import DataError, as_prompts, to_chat
-
-__all__ = [
-    "DataError",
-    "as_prompts",
-    "collate",
-    "encode_chat",
-    "iter_chat",
-    "read_chat",
-    "render_prompt",
-    "to_chat",
-    "tokenize_chat",
-    "write_chat",
-    "write_json",
-]
+from .rows import DataError
 
 IGNORE_INDEX = -100
 

@@ -22,15 +22,6 @@ from pathlib import Path
 CODE = 2  # of what the user can mend
 
 
-def __getattr__(name: str):
-    # Torch and transformers take long to import: --help shall not wait for them.
-    if name in ("distil", "teacher_rows"):
-        from . import pipeline
-
-        return getattr(pipeline, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -131,7 +122,7 @@ def track_of(options: argparse.Namespace):
     """
     from dataclasses import fields, replace
 
-    from . import tracks
+    from .. import tracks
 
     track = tracks.load(options.track)
     changes = {
@@ -176,14 +167,15 @@ def _expected() -> tuple[type[BaseException], ...]:
     """What says by itself what to do: no traceback."""
     import torch
 
-    from .api import TeacherError
-    from .cache import CacheError
-    from .funnel import RuleError
-    from .generate import BudgetSpent
+    from ..data.rows import DataError
+    from ..generate.api import TeacherError
+    from ..generate.budget import BudgetSpent
+    from ..models.adapters import AdapterError
+    from ..models.hub import ModelError
+    from ..quality.base import RuleError
+    from ..tracks import TrackError
+    from ..train.cache_files import CacheError
     from .long_run import RunError
-    from .models import AdapterError, ModelError
-    from .rows import DataError
-    from .tracks import TrackError
 
     errors = (AdapterError, BudgetSpent, CacheError, DataError, ModelError, RuleError)
     errors += (RunError, TeacherError, TrackError, FloatingPointError, OSError)
@@ -220,7 +212,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,19 +19,15 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 
-from .cache import HEAD, MANIFEST, CacheError, row_key, write_cache
-from .data import read_chat, write_json
-from .generate import (
-    LocalTeacher,
-    Reply,
-    Request,
-    Sampling,
-    Teacher,
-    generate_answers,
-)
-from .journal import Journal
-from .models import ChatModel
-from .tracks import Track
+from ..data.journal import Journal
+from ..data.jsonl import read_chat, write_json
+from ..generate.answers import generate_answers
+from ..generate.teachers import LocalTeacher, Reply, Request, Sampling, Teacher
+from ..models.loading import ChatModel
+from ..tracks import Track
+from ..train.cache import write_cache
+from ..train.cache_files import HEAD, MANIFEST, CacheError
+from ..train.cache_recorder import row_key
 
 
 class Elsewhere(RuntimeError):

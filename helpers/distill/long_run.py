@@ -18,15 +18,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from . import models, profile
+from .. import models, profile
+from ..data.jsonl import write_json
+from ..memory.verdicts import shortage
+from ..models.loading import ChatModel
+from ..tracks import Track
+from ..train.loop import History
+from ..train.signals import Signal
+from ..train.trainer import DistillationTrainer
 from .crew import Crew
-from .data import write_json
-from .fits import shortage
-from .models import ChatModel
 from .pipeline import adapted, finished
-from .tracks import Track
-from .train import History, Signal
-from .trainer import DistillationTrainer
 
 ADAPTER, STUDENT = "adapter", "student"
 

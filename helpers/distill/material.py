@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import quality, world
-from .funnel import encoded
-from .jsonl import iter_chat
-from .metrics import token_f1
-from .quality import Rule
-from .rows import DataError, as_prompts, to_chat
-from .scoring import Question
+from .. import quality, world
+from ..data.jsonl import iter_chat
+from ..data.rows import DataError, as_prompts, to_chat
+from ..data.text import answer_of, encoded, normalised, prompt_of
+from ..evaluate.metrics import token_f1
+from ..evaluate.scoring import Question
+from ..quality.base import Rule
 
 PROMPT_KEYS = ("prompt", "question", "instruction", "input", "query")
 ANSWER_KEYS = ("answer", "completion", "response", "output", "target")
@@ -152,7 +152,7 @@ def like_gold(rows: Sequence[dict], least: float) -> Rule:
         gold = golds.get(row["id"])
         if gold is None:
             return ""
-        f1 = token_f1(quality.answer_of(row), gold)
+        f1 = token_f1(answer_of(row), gold)
         return f"F1 {f1:.2f} with the gold answer" if f1 < least else ""
 
     return rule
@@ -192,7 +192,7 @@ def _separate(
 
 
 def _said(row: dict) -> str:
-    return quality.normalised(quality.prompt_of(row))
+    return normalised(prompt_of(row))
 
 
 def _smallest_hashes(rows: Sequence[dict], most: int, path: Path) -> set[str]:

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from . import data, generate, models, profile
-from .models import ChatModel
-from .tracks import Track
-from .train import History, Signal, fit
-from .world import Example, verify
+from .. import data, generate, models, profile
+from ..models.loading import ChatModel
+from ..tracks import Track
+from ..train.loop import History, fit
+from ..train.signals import Signal
+from ..world.verifier import Example, verify
 
 
 def teacher_rows(

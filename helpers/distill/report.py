@@ -14,10 +14,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from nbconvert.filters import markdown2html
 
-from . import plots
-from .record import run_card, write_results
+from .. import plots
+from ..data.results import run_card, write_results
+from ..train.loop import History
 from .run import Outcome, name_of
-from .train import History
 
 METRICS = ("accuracy", "retention", "exact match", "token F1", "ROUGE-L", "NLL")
 METRICS += ("forward KL", "top-1", "ECE")

@@ -21,18 +21,20 @@ import pandas as pd
 import torch
 from datasets import Dataset
 
-from . import data, evaluate, models, profile, quality, tracks
-from .api import ApiTeacher
-from .cache import open_cache
+from .. import data, evaluate, models, profile, quality, tracks
+from ..data.rows import DataError
+from ..evaluate.scoring import Question, item_of
+from ..generate.api import ApiTeacher
+from ..generate.teachers import Teacher
+from ..models.loading import ChatModel
+from ..models.vocabulary import TemplateMismatch, VocabularyMismatch
+from ..tracks import Track
+from ..train.cache import open_cache
+from ..train.loop import History
+from ..train.signals import Signal
 from .crew import Crew, Replay, answers, cached
-from .generate import Teacher
 from .long_run import RunError, distil_long, shares
 from .material import Material, helpdesk, own, short_enough
-from .models import ChatModel, TemplateMismatch, VocabularyMismatch
-from .rows import DataError
-from .scoring import Question, item_of
-from .tracks import Track
-from .train import History, Signal
 
 STEPS = 600  # by default, for the helpdesk
 PASSES, LEAST = 3, 60  # for other data: times over the rows, but so many steps

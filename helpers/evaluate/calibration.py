@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .data import encode_chat
+from ..data.tokens import encode_chat
+from ..models.loading import ChatModel
 from .likelihood import token_scores
-from .models import ChatModel
 
 
 def reliability(

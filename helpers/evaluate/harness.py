@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .models import ChatModel
+from ..models.loading import ChatModel
 
 
 def lm_eval_scores(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .generate import generate_answers
+from ..generate.answers import generate_answers
 from .intervals import Interval, bootstrap
 
 QUESTION = """Here is a conversation, and two answers to its last message.

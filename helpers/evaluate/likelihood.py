@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .data import collate
-from .decode import eval_mode
-from .losses import shift_and_mask, token_divergence
-from .train import kept_logits, padding
+from ..data.tokens import collate
+from ..losses.divergences import token_divergence
+from ..losses.positions import shift_and_mask
+from ..models.modes import eval_mode
+from ..train.batches import padding
+from ..train.signals import kept_logits
 
 _AT_ONCE = 1024  # tokens whose probabilities are held in float32
 

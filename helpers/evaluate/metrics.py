@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .funnel import words
+from ..data.text import words
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .data import DataError
-from .generate import Request, Sampling, Teacher, answer, seed_of
+from ..data.rows import DataError
+from ..generate.teachers import Request, Sampling, Teacher, answer, seed_of
+from ..models.loading import ChatModel
+from ..world.verifier import Example, verify
 from .metrics import exact_match
-from .models import ChatModel
-from .world import Example, verify
 
 # A question with a gold answer: the helpdesk's, or a chat row of anyone's data.
 Question = Example | dict

@@ -12,80 +12,30 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .calibration import answer_confidence, ece, reliability
-from .data import encode_chat
-from .harness import lm_eval_scores
+from ..data.tokens import encode_chat
+from ..models.loading import ChatModel, check_pair
+from ..models.vocabulary import TemplateMismatch, VocabularyMismatch
+from .calibration import answer_confidence, ece
 from .intervals import (
     Interval,
-    McNemar,
     accuracy,
     bootstrap,
-    mcnemar,
     over_seeds,
     ratio_of_means,
     retention,
 )
-from .judge import judge_pairs, position_bias, win_rate
-from .likelihood import agreement, nll, token_scores
-from .metrics import (
-    Bleu,
-    bleu,
-    exact_match,
-    normalise,
-    rouge_l,
-    text_scores,
-    token_f1,
-)
-from .models import ChatModel, check_pair
+from .likelihood import token_scores
+from .metrics import bleu, text_scores
 from .scoring import (
     Answerer,
     Item,
     Question,
     accepted,
-    by_task,
     compare,
     item_of,
     paired,
-    score,
     students_of,
 )
-from .vocabulary import TemplateMismatch, VocabularyMismatch
-
-__all__ = [
-    "METRICS",
-    "Bleu",
-    "Interval",
-    "McNemar",
-    "Report",
-    "accuracy",
-    "agreement",
-    "answer_confidence",
-    "bleu",
-    "bootstrap",
-    "by_task",
-    "compare",
-    "ece",
-    "exact_match",
-    "judge_pairs",
-    "lm_eval_scores",
-    "mcnemar",
-    "nll",
-    "normalise",
-    "over_seeds",
-    "paired",
-    "position_bias",
-    "ratio_of_means",
-    "reliability",
-    "report",
-    "retention",
-    "rouge_l",
-    "score",
-    "summarise",
-    "text_scores",
-    "token_f1",
-    "token_scores",
-    "win_rate",
-]
 
 # metric -> column of the answers, and the column by whose mean its mean is divided
 METRICS = {
@@ -118,7 +68,7 @@ class Report:
 
     def figure(self, title: str, metric: str = "accuracy", by: str = "task"):
         """One metric with its intervals: a panel a split, a row a group."""
-        from . import plots  # matplotlib: only figures need it
+        from .. import plots  # matplotlib: only figures need it
 
         return plots.scores(self.table, title, metric, by)
 

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import httpx2  # what the openai client sends with
 import openai
 
-from .generate import Reply, Request, Sampling
-from .tracks import Track
+from ..tracks import Track
+from .teachers import Reply, Request, Sampling
 
 TRIES = 3  # for an answer that is broken or empty, and for a long Retry-After
 PAUSE = 1.0  # seconds before a broken or empty answer is asked for again

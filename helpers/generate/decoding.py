@@ -1,7 +1,6 @@
 """One decoding loop for many prompts: where a row is finished, the next one enters."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,17 +9,6 @@ from transformers import DynamicCache, PreTrainedModel, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
 LEAVE = 0.25  # of the rows must be finished before others take their place
-
-
-@contextmanager
-def eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    """The model without dropout; afterwards in the mode it had, come what may."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 class Decoded(NamedTuple):

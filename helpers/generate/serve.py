@@ -17,8 +17,8 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
+from ..tracks import best_device
 from .api import ApiTeacher, TeacherError
-from .tracks import best_device
 
 # `transformers serve`, with a standard input that is a pipe from the process that
 # started it: when that one ends, in whatever way, the pipe closes and the server ends.
@@ -68,7 +68,7 @@ class Server:
         self.stop()
 
 
-def start(
+def serve(
     folder: str | Path,
     port: int | None = None,
     *,

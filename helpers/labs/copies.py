@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 
 from .grading.faults import problems
-from .grading.masters import MASTERS, ROOT, LabError, learner_copy, read_notebook
+from .grading.masters import LabError, MASTERS, ROOT, learner_copy, read_notebook
 
 LABS = ROOT / "labs"
 
@@ -75,7 +75,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = [str(error)]
     print(*faults, sep="\n") if faults else print("every lab is up to date and fit")
     return bool(faults)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

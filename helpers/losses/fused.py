@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .losses import KINDS, TAILS, _log_over_mixture, sparse_divergence
+from .divergences import KINDS, _log_over_mixture
+from .sparse import TAILS, sparse_divergence
 
 # Bytes of a tile (tokens x words) and of one block of it, found by measurement: on a
 # CPU a block and its temporaries should fit the cache; on a GPU a tile should hold 250

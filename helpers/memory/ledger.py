@@ -35,8 +35,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from . import fused
-from .tracks import Track
+from ..losses import fused
+from ..tracks import Track
 
 GIB = 2**30
 FACTS = Path(__file__).parent / "model_facts.toml"

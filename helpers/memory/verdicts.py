@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import torch
 
+from ..models.adapters import in_4_bits
+from ..tracks import Track
 from . import ledger
-from .adapters import in_4_bits
 from .ledger import GIB, Ledger, Step
-from .tracks import Track
 
 ASKED, LEARNS = "the teacher answers", "the student learns"
 ANSWERS = "the student answers"

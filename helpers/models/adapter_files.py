@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from ..data.jsonl import write_json
 from .adapters import AdapterError, check_base, fingerprint, restore
-from .data import write_json
 from .hub import origin
 
 WEIGHTS, BASE = "adapter_model.safetensors", "base.json"

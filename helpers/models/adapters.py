@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from transformers import PreTrainedModel
 
-from .decode import eval_mode
+from .modes import eval_mode
 
 
 class AdapterError(ValueError):

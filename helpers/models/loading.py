@@ -21,48 +21,12 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from .adapter_files import list_adapters, load_adapter, save_adapter
-from .adapters import (
-    AdapterError,
-    adamw,
-    add_lora,
-    checkpoint,
-    in_4_bits,
-    merge,
-)
+from ..tracks import Track, best_device
 from .hub import ModelError, check_folder, explained, origin
-from .tracks import Track, best_device
 from .vocabulary import (
-    TemplateMismatch,
-    VocabularyMismatch,
     check_templates,
     shared_vocab,
 )
-
-__all__ = [
-    "AdapterError",
-    "ChatModel",
-    "ModelError",
-    "TemplateMismatch",
-    "VocabularyMismatch",
-    "adamw",
-    "add_lora",
-    "check_pair",
-    "check_templates",
-    "checkpoint",
-    "end_tokens",
-    "in_4_bits",
-    "list_adapters",
-    "load",
-    "load_adapter",
-    "load_student",
-    "load_teacher",
-    "merge",
-    "name_of",
-    "save_adapter",
-    "shared_vocab",
-    "weights_hash",
-]
 
 SAFE = {"trust_remote_code": False}  # no code from the hub is ever run
 

@@ -2,7 +2,7 @@
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from .data import render_prompt, tokenize_chat
+from ..data.tokens import render_prompt, tokenize_chat
 
 # Rendered by both templates: no system message, for some templates refuse one.
 CONVERSATION = (

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from .plots import COLOURS
+from .base import COLOURS
 
 
 def bug_curves(found: Mapping[str, tuple[Sequence[float], float]]) -> Figure:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .evaluate import Interval
-from .plots import COLOURS, _title
+from ..evaluate.intervals import Interval
+from .base import COLOURS, _title
 
 # Green learns from people, orange from the teacher, as everywhere in the course.
 METHODS = {

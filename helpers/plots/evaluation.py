@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame
 
-from .plots import COLOURS, _role, _title
+from .base import COLOURS, _role, _title
 
 LOOKS = ("o-", "s--", "^:", "D-.")  # for models of one role
 

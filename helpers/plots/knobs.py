@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pandas import DataFrame
 
-from .plots import COLOURS, seed_points
+from .base import COLOURS, seed_points
 
 # Two ways to train one student share its colour and differ in the line.
 LINES = {"LoRA": "-", "full": "--"}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from .plots import COLOURS, TAILS
+from .base import COLOURS, TAILS
 
 
 def kept_mass(

@@ -16,62 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .fits import MemoryShortage, Verdict, fits, stages
-from .generate import Prices, Usage
-from .ledger import (
-    Ledger,
-    Step,
-    facts,
-    generating,
-    kv_cache,
-    shape,
-    step_flops,
-    training,
-    weights,
-)
-from .speed import (
-    concurrency,
-    first_token,
-    latency,
-    ratio,
-    speed_up,
-    spread,
-    throughput,
-    users_served,
-)
+from ..generate.budget import Prices, Usage
 
-__all__ = [
-    "Ledger",
-    "Machine",
-    "MemoryShortage",
-    "Step",
-    "Verdict",
-    "api_cost",
-    "concurrency",
-    "disk_bytes",
-    "facts",
-    "first_token",
-    "fits",
-    "generating",
-    "gpu_record",
-    "kv_cache",
-    "latency",
-    "parameters",
-    "peak_memory",
-    "ratio",
-    "shape",
-    "speed_up",
-    "spread",
-    "stages",
-    "step_flops",
-    "throughput",
-    "training",
-    "users_served",
-    "weight_bytes",
-    "weights",
-]
-
-GPU_RECORD = Path(__file__).resolve().parents[1] / "notebooks" / "results" / "gpu.json"
+GPU_RECORD = Path(__file__).resolve().parents[2] / "notebooks" / "results" / "gpu.json"
 
 
 def parameters(model: torch.nn.Module, *, trainable: bool = False) -> int:

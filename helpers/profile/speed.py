@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .data import DataError, render_prompt
-from .generate import LocalTeacher, Request, Sampling, Teacher
-from .intervals import Interval, bootstrap
-from .models import ChatModel
+from ..data.rows import DataError
+from ..data.tokens import render_prompt
+from ..evaluate.intervals import Interval, bootstrap
+from ..generate.teachers import LocalTeacher, Request, Sampling, Teacher
+from ..models.loading import ChatModel
 
 Prompts = Sequence[Sequence[dict]]  # chat messages that end in a user's
 

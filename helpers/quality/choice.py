@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
-from .funnel import Rule, answer_of, normalised, reasons
-from .rows import DataError
+from ..data.rows import DataError
+from ..data.text import answer_of, normalised
+from .base import Rule, reasons
 
 
 def _by_id(rows: Sequence[dict]) -> dict[Hashable, list[dict]]:

@@ -11,19 +11,18 @@ from itertools import accumulate
 import pandas as pd
 from datasketch import MinHash, MinHashLSH
 
-from .funnel import (
+from ..data.text import (
     Part,
-    Rule,
     check_part,
     encoded,
     ngrams,
     normalised,
-    over_rows,
     prompt_of,
     task_of,
     text_of,
     words,
 )
+from .base import Rule, over_rows
 
 # ---------------------------------------------------------------- near-duplicates
 

@@ -20,55 +20,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import world
-from .choice import best_of_n, last_number, majority_vote
-from .funnel import (
-    Funnel,
-    Rule,
-    RuleError,
-    answer_of,
-    encoded,
-    funnel,
-    ngrams,
-    normalised,
-    over_rows,
-    prompt_of,
-    reasons,
-    task_of,
-    words,
-)
-from .overlap import decontaminate, diversity, matches, near_duplicates
-from .rows import DataError
-
-__all__ = [
-    "REFUSALS",
-    "Funnel",
-    "Rule",
-    "RuleError",
-    "answer_of",
-    "balance",
-    "best_of_n",
-    "decontaminate",
-    "diversity",
-    "funnel",
-    "judged",
-    "language",
-    "last_number",
-    "length",
-    "majority_vote",
-    "matches",
-    "near_duplicates",
-    "ngrams",
-    "normalised",
-    "over_rows",
-    "prompt_of",
-    "reasons",
-    "refusal",
-    "repetition",
-    "truncated",
-    "verified",
-    "words",
-]
+from .. import world
+from ..data.rows import DataError
+from ..data.text import answer_of, encoded, ngrams, task_of, words
+from .base import Rule, over_rows
 
 # ---------------------------------------------------------------- is it right?
 
@@ -136,7 +91,7 @@ def judged(
 
     @over_rows
     def rule(rows: Sequence[dict]) -> list[str]:
-        from .judge import ask, turns_of  # heavy, and only judges need it
+        from ..evaluate.judge import ask, turns_of  # heavy, and only judges need it
 
         ids, asked = [], {}
         for row in rows:

@@ -1,28 +1,23 @@
 """Stage 2: train the student, in a plain loop to be read from top to bottom."""
 
-import itertools
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
-from torch import Tensor
 from torch.nn import Module
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
-from .adapters import adamw
-from .data import IGNORE_INDEX, collate
-from .fits import shortage
-from .losses import SparseTargets, loss_parts, mix_teachers, shift_and_mask
-
-# What a teacher says about a batch of `data.collate`: logits or log-probabilities
-# (N, V), or `SparseTargets`, for the N positions that `shift_and_mask` keeps.
-Signal = Callable[[dict[str, Tensor]], Tensor | SparseTargets]
+from ..data.tokens import IGNORE_INDEX, collate
+from ..losses.distillation import loss_parts
+from ..losses.positions import shift_and_mask
+from ..memory.verdicts import shortage
+from ..models.adapters import adamw
+from .batches import batches, padding
+from .signals import LiveTeacher, Signal, kept_logits
 
 # Measures the student, in eval mode, after a step; see `fit`.
 Watch = Callable[[int, PreTrainedModel], object]
@@ -30,64 +25,6 @@ Watch = Callable[[int, PreTrainedModel], object]
 
 class StopTraining(Exception):
     """Raised by a `Watch` to end `fit` after this step; its argument is the result."""
-
-
-class LiveTeacher:
-    """The signal of a model that is run on each batch, in eval mode, gradients off.
-
-    `vocab`: logit columns shared with the student (`models.shared_vocab`). The model
-    may be on another device than the batch.
-    """
-
-    def __init__(self, model: PreTrainedModel, vocab: int | None = None):
-        self.model, self.vocab = model, vocab
-
-    @torch.no_grad()
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
-        self.model.eval()
-        there = {key: value.to(self.model.device) for key, value in batch.items()}
-        logits = kept_logits(self.model, there, self.vocab)
-        return logits.to(batch["labels"].device)
-
-    def parameters(self) -> Iterator[Tensor]:
-        return self.model.parameters()
-
-
-class TeacherMixture:
-    """The mean of several teachers' distributions, by weight (`losses.mix_teachers`).
-
-    The signals are dense and as wide as each other. A weight is a teacher's share.
-    """
-
-    def __init__(self, signals: Sequence[Signal], weights: Sequence[float]):
-        if len(signals) != len(weights):
-            raise ValueError(f"{len(signals)} teachers, but {len(weights)} weights")
-        self.signals, self.weights = list(signals), torch.tensor(weights)
-
-    def __call__(self, batch: dict[str, Tensor]) -> Tensor:
-        targets = [signal(batch) for signal in self.signals]
-        if any(isinstance(target, SparseTargets) for target in targets):
-            raise ValueError("sparse targets cannot be mixed: use 'hidden' or 'dense'")
-        logprobs = torch.stack([z.float().log_softmax(-1) for z in targets])
-        return mix_teachers(logprobs, self.weights.to(logprobs))
-
-    def parameters(self) -> Iterator[Tensor]:
-        for signal in self.signals:
-            yield from signal.parameters() if hasattr(signal, "parameters") else ()
-
-
-def kept_logits(
-    model: PreTrainedModel, batch: dict[str, Tensor], vocab: int | None = None
-) -> Tensor:
-    """The model's logits (N, V) where a label is kept; no others are computed.
-
-    Prompts are long, answers short: most of the work of the output matrix is saved.
-    """
-    _, mask = shift_and_mask(batch["labels"])
-    keep = F.pad(mask, (0, 1))  # (B, T): no label follows the last position
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
-    logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits
-    return logits[..., :vocab]
 
 
 @dataclass
@@ -234,35 +171,6 @@ def look(watch: Watch, step: int, student: PreTrainedModel) -> object:
         student.train()
 
 
-def batches(
-    lengths: Sequence[int], size: int, seed: int = 0, group_by_length: bool = True
-) -> Iterator[list[int]]:
-    """Endless batches of row numbers; an epoch is a new shuffle with every row once.
-
-    Inside a batch rows stand by length, so that its micro-batches pad little; this
-    changes no gradient. `group_by_length` cuts batches from sorted windows of 8: steps
-    are cheaper, each a little less representative. An epoch's last may be smaller.
-    """
-    for epoch in itertools.count():
-        yield from epoch_batches(lengths, size, seed, epoch, group_by_length)
-
-
-def epoch_batches(
-    lengths: Sequence[int], size: int, seed: int, epoch: int, group_by_length: bool
-) -> list[list[int]]:
-    """The batches of one epoch of `batches`."""
-    window = size * (8 if group_by_length else 1)
-    rng = random.Random(f"{seed} {epoch}")
-    order = rng.sample(range(len(lengths)), len(lengths))
-    groups = []
-    for start in range(0, len(order), window):
-        rows = sorted(order[start : start + window], key=lengths.__getitem__)
-        groups += [rows[i : i + size] for i in range(0, len(rows), size)]
-    rest = [groups.pop()] if len(groups[-1]) < size else []
-    rng.shuffle(groups)
-    return groups + rest
-
-
 def check(student, teacher, rows, trained) -> None:
     """Raise `ValueError` for what cannot be trained."""
     if all(set(row["labels"][1:]) <= {IGNORE_INDEX} for row in rows):
@@ -281,17 +189,3 @@ def check(student, teacher, rows, trained) -> None:
                 "teacher and student share parameters, so the teacher would train with "
                 "the student: give one of them as copy.deepcopy(model)"
             )
-
-
-def padding(student: PreTrainedModel) -> int:
-    """The id to pad with; any would do, for attention and loss mask the padding."""
-    return getattr(student.config, "pad_token_id", None) or 0
-
-
-def __getattr__(name: str):
-    # transformers.Trainer takes long to import: only who asks for it shall wait.
-    if name == "DistillationTrainer":
-        from .trainer import DistillationTrainer
-
-        return DistillationTrainer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

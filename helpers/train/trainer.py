@@ -12,9 +12,12 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel, Trainer
 
-from .data import IGNORE_INDEX, collate
-from .losses import LossParts, SparseTargets, loss_parts
-from .train import LiveTeacher, Signal, check, epoch_batches, kept_logits, padding
+from ..data.tokens import IGNORE_INDEX, collate
+from ..losses.distillation import LossParts, loss_parts
+from ..losses.sparse import SparseTargets
+from .batches import epoch_batches, padding
+from .loop import check
+from .signals import LiveTeacher, Signal, kept_logits
 
 
 class DistillationTrainer(Trainer):

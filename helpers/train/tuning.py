@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .train import Watch
+from .loop import Watch
 
 # What a trial is worth: it is over, and nothing of it was lost.
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -88,10 +88,10 @@ def search(
 
 def steps_spent(study: optuna.Study, steps: int) -> int:
     """Training steps of a study whose whole trials take `steps`."""
-    return sum(cost(trial, steps) for trial in study.get_trials(states=DONE))
+    return sum(search_cost(trial, steps) for trial in study.get_trials(states=DONE))
 
 
-def cost(trial: FrozenTrial, steps: int) -> int:
+def search_cost(trial: FrozenTrial, steps: int) -> int:
     """Steps up to the trial's last report; `steps` where it never reported."""
     return trial.last_step or steps
 
@@ -108,12 +108,12 @@ def _finite(objective: Callable) -> Callable:
     return run
 
 
-def pack(right: np.ndarray) -> str:
-    """Right (1) or wrong (0) for each item, as hexadecimal text; see `unpack`."""
+def pack_right(right: np.ndarray) -> str:
+    """Right (1) or wrong (0) for each item, as hexadecimal text; see `unpack_right`."""
     return np.packbits(np.asarray(right, dtype=bool)).tobytes().hex()
 
 
-def unpack(text: str, items: int) -> np.ndarray:
-    """The array (items,) of bools that `pack` was given."""
+def unpack_right(text: str, items: int) -> np.ndarray:
+    """The array (items,) of bools that `pack_right` was given."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))
     return bits[:items].astype(bool)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import quality, world
-from ..generate import Reply
-from . import close, question, that
+from ... import quality, world
+from ...data.text import prompt_of
+from ...generate.teachers import Reply
+from .base import close, question, that
 
 Row = dict
 
@@ -533,7 +534,7 @@ def funnel(funnel: Callable) -> None:
     def twice(rows: list[Row]) -> list[str]:
         seen, found = set(), []
         for row in rows:
-            prompt = quality.prompt_of(row)
+            prompt = prompt_of(row)
             found.append("asked before" if prompt in seen else "")
             seen.add(prompt)
         return found

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..losses import shift_and_mask, token_divergence
-from . import Mistake, close, question, that
+from ...losses.positions import shift_and_mask
+from ...losses.divergences import token_divergence
+from .base import Mistake, close, question, that
 
 BITS = torch.tensor(2.0).log()
 VOCABULARY = "the softmax runs over dimension {}: the words are in the last one"

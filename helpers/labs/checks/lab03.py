@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..losses import reduce_tokens, sparse_divergence
-from . import close, question, that
+from ...losses.positions import reduce_tokens
+from ...losses.sparse import sparse_divergence
+from .base import close, question, that
 from .lab02 import draw
 
 END = 1  # the end token of the rows below, which also pads them

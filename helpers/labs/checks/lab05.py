@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .. import evaluate
-from . import close, question, that
+from ... import evaluate
+from .base import close, question, that
 
 Named = tuple[str, float | Sequence[float]]
 

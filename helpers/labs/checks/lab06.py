@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .. import data, losses, toy
-from . import Mistake, NotAnswered, close, question, that
+from ... import data, losses
+from ...course import toy
+from .base import Mistake, NotAnswered, close, question, that
 
 Test = Callable[[type], object]
 

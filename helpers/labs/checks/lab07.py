@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .. import cache, data, evaluate, generate, models, profile, world
-from ..models import ChatModel
-from ..pipeline import distil
-from ..tracks import Track
-from . import Mistake, close, question, that
+from ...train import cache
+from ... import data, evaluate, generate, models, profile, world
+from ...models.loading import ChatModel
+from ...distill.pipeline import distil
+from ...tracks import Track
+from .base import Mistake, close, question, that
 
 LIMITS = {"parameters": 200_000, "answers": 600, "rows": 9_600, "time": 0.5}
 POINTS = {60: 3, 70: 3, 78: 2, 84: 2}  # for a score of at least so much, in all 10

@@ -16,13 +16,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from .grading import submissions
-from .grading.examine import Examination
-from .grading.gradebook import Gradebook, GradeError
-from .grading.masters import MASTERS, Cell, LabError, cells, learner_copy, read_notebook
-from .grading.namespaces import KINDS, NoSandbox, strongest
-from .grading.sandbox import Limits, Stopped
-from .grading.submissions import Refused
+from . import submissions
+from .examine import Examination
+from .gradebook import GradeError, Gradebook
+from .masters import Cell, LabError, MASTERS, cells, learner_copy, read_notebook
+from .namespaces import KINDS, NoSandbox, strongest
+from .sandbox import Limits, Stopped
+from .submissions import Refused
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_lab(path: Path) -> Lab:
     `{"course": {"cell_seconds": 180}}`.
     """
     master, name = read_notebook(path), path.stem
-    checks = Path(__file__).with_name("checks")
+    checks = Path(__file__).parents[1] / "checks"
     parts = [path, checks / "__init__.py", checks / f"{name[:5]}.py"]
     content = b"".join(part.read_bytes() for part in parts if part.exists())
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -227,7 +227,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"\n{book.summary()}\nWritten to {options.out}: grades.csv, feedback/, …")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,16 +16,7 @@ from pathlib import Path
 
 from .masters import Cell, names
 from .namespaces import NoSandbox
-from .sandbox import (
-    START_SECONDS,
-    TEXT,
-    Limits,
-    Sandbox,
-    Stopped,
-    TooSlow,
-    receive,
-    send,
-)
+from .sandbox import Limits, START_SECONDS, Sandbox, Stopped, TEXT, TooSlow, receive, send
 
 # Each must fail: a process in which one passes has been tampered with.
 CANARIES = (
@@ -117,8 +108,8 @@ class Examination:
     def _start(self) -> None:
         answers = [cell.source for cell in self.cells if cell.kind == "answer"]
         module = Path(__file__).parents[1] / "checks" / f"{self.name[:5]}.py"
-        modules = ["helpers.checks"]
-        modules += [f"helpers.checks.{module.stem}"] if module.exists() else []
+        modules = ["helpers.labs.checks"]
+        modules += [f"helpers.labs.checks.{module.stem}"] if module.exists() else []
         theirs = sorted(set().union(*(names(source)[0] for source in answers)))
         try:
             self.room.ask({"modules": modules, "theirs": theirs}, START_SECONDS)

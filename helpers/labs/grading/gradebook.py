@@ -17,7 +17,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from statistics import mean, median
 
-from ..jsonl import write_json
+from ...data.jsonl import write_json
 from . import feedback, submissions
 from .masters import Cell
 from .namespaces import describe

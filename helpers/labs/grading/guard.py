@@ -1,7 +1,7 @@
 """What trusted functions were before a learner's code ran, and are made again.
 
 A learner's code shares the interpreter with the tests, so it may replace what they rely
-on: `helpers.checks`, `torch.testing.assert_close`, a builtin. A `Guard` remembers these
+on: `helpers.labs.checks`, `torch.testing.assert_close`, a builtin. A `Guard` remembers these
 functions, their code included; `restore` puts back what differs and names it. Code that
 sets out to alter the memory of its process can still defeat this; see `room`
 for what else is done.

@@ -21,7 +21,7 @@ from nbgrader.preprocessors import (
 )
 from nbgrader.utils import is_grade, is_solution
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MASTERS = ROOT / "solutions"
 FIGURE = "expected-figure"
 SEED = re.compile(r"^SEED = ([0-9]{1,9})([ \t]*#[^\r\n]*)?$", re.M)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 KINDS = ("bubblewrap", "unshare", "limits")  # strongest first; "limits": no namespaces
 WORK = "/tmp/work"  # the scratch folder inside
 PROCESSES = 400  # in the namespace, where the kernel keeps this number; 301 at least

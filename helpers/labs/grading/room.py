@@ -28,7 +28,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from .guard import Guard, codes
-from .sandbox import MIB, TEXT, Limits, Stopped, receive, send
+from .sandbox import Limits, MIB, Stopped, TEXT, receive, send
 
 ADDRESSES = 4096 * MIB  # what torch maps without using it
 FILES = 256  # open at a time
@@ -157,7 +157,7 @@ class Room:
         sys.stdout = sys.stderr = Text()
         send(line, {"ready": True})
         message = receive(line)
-        checks = self.guard.codes("helpers.checks")
+        checks = self.guard.codes("helpers.labs.checks")
         space, replaced = self.namespace()
         changed = self.changed + self.guard.restore() + replaced
         while True:

@@ -125,7 +125,7 @@ class Sandbox:
         self._measured = self._resident = 0
         self._folder = tempfile.TemporaryDirectory(prefix=f"grading-{os.getpid()}-")
         self.line, inside = socket.socketpair()
-        code = "from helpers.grading.room import main; main()"
+        code = "from helpers.labs.grading.room import main; main()"
         arguments = [str(inside.fileno()), json.dumps(asdict(limits)), self.kind]
         python = [sys.executable, "-P", "-c", code, *arguments]
         work = self._folder.name if self.kind == "limits" else WORK

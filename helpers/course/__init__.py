@@ -1,0 +1,17 @@
+"""Running and recording the course: `python -m helpers.course`, `.record`, `.pretrain`.
+
+Read `series` (the notebooks, executed in order), `record` (the long runs behind them),
+`knobs` (one of these), `pretrain` with `curriculum` (the shipped models), `toy` (a
+language model to see through).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["toy"],
+    submod_attrs={
+        "series": ["CourseError", "keep_results", "read_results"],
+        "record": ["FULL_LEARNING_RATE", "SEEDS"],
+    },
+)
