@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
-from helpers import generate, models, record, tracks, world
+from helpers import generate, models, tracks, world
+from helpers.course import record
 from helpers.data import render_prompt
 from helpers.models import ChatModel
 

@@ -20,8 +20,9 @@ import torch
 from torch.nn import Linear, Module
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from helpers import ledger, models, profile, record, tracks
-from helpers.ledger import GIB, Step
+from helpers import models, profile, tracks
+from helpers.course import record
+from helpers.memory import GIB, Step, ledger
 from helpers.tracks import Track
 from helpers.train import fit
 

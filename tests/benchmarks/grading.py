@@ -17,11 +17,11 @@ from statistics import mean, median
 
 import nbformat
 
-from helpers import record
-from helpers.grade import grade, read_lab
-from helpers.grading.gradebook import totals
-from helpers.grading.masters import MASTERS, learner_copy, read_notebook
-from helpers.grading.namespaces import strongest
+from helpers.course import record
+from helpers.labs.grading.command import grade, read_lab
+from helpers.labs.grading.gradebook import totals
+from helpers.labs.grading.masters import MASTERS, learner_copy, read_notebook
+from helpers.labs.grading.namespaces import strongest
 
 COLUMNS = ["lab", "submissions", "at a time", "minutes", "seconds each", "mean points"]
 LIMIT = 10  # minutes for a class of 30

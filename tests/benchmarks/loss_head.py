@@ -22,7 +22,9 @@ import pandas
 import torch
 from torch import Tensor
 
-from helpers import fused, losses, record
+from helpers import losses
+from helpers.course import record
+from helpers.losses import fused
 
 BETAS = (0.0, 0.5)
 SIZES = ((512, 32768, 256, 512), (1024, 151936, 256, 512), (2048, 151936, 896, 1536))

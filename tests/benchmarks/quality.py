@@ -114,7 +114,9 @@ def main() -> None:
         print(dict(zip(COLUMNS, line, strict=True)))
     print({name: value for name, value in found.items() if name != "lines"})
     if not options.no_results:
-        from helpers import record  # loads the training code, which is not measured
+        from helpers.course import (
+            record,  # loads the training code, which is not measured
+        )
 
         versions = {"datasketch": metadata.version("datasketch")}
         measured = {name: value for name, value in found.items() if name != "lines"}

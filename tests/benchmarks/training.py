@@ -19,9 +19,10 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainingArguments
 
-from helpers import cache, data, evaluate, models, record, tracks, world
+from helpers import data, evaluate, models, tracks, world
+from helpers.course import record
 from helpers.models import ChatModel
-from helpers.train import DistillationTrainer, Signal, fit
+from helpers.train import DistillationTrainer, Signal, cache, fit
 
 ROWS, STEPS, BATCH, SEEDS = 1000, 100, 32, (0, 1, 2)
 LEARNING_RATE = record.FULL_LEARNING_RATE

@@ -7,9 +7,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from helpers import pretrain, profile
+from helpers import profile
+from helpers.course import pretrain
 from helpers.data import IGNORE_INDEX
-from helpers.shops import OTHER_SHOPS, OUR_SHOP
+from helpers.world import OTHER_SHOPS, OUR_SHOP
 
 CARDS = {
     name: json.loads((pretrain.WEIGHTS / name / pretrain.RUN_CARD).read_text())

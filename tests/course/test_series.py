@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from matplotlib.figure import Figure
 
-from helpers import course
+from helpers.course import series
 
 
 def notebook(folder, name, *sources):
@@ -19,10 +19,10 @@ def notebook(folder, name, *sources):
 
 WRITE_RESULTS = """
 from matplotlib.figure import Figure
-from helpers import course
+from helpers.course import series
 rows = [["teacher", 0.95], ["student", 0.9]]
 card = {"device": "cpu", "versions": {"torch": "2"}}
-course.keep_results("lap", ["model", "accuracy"], rows, card, Figure())
+series.keep_results("lap", ["model", "accuracy"], rows, card, Figure())
 """
 
 
@@ -32,7 +32,7 @@ def test_a_run_shows_progress_and_table_and_leaves_the_notebooks_alone(
     first = notebook(tmp_path / "notebooks", "00_start.ipynb", "print(1 + 1)")
     last = notebook(tmp_path / "notebooks", "10_evaluation.ipynb", WRITE_RESULTS)
     before = first.read_bytes(), last.read_bytes()
-    course.course(tmp_path / "notebooks", tmp_path / "executed")
+    series.course(tmp_path / "notebooks", tmp_path / "executed")
     said = capsys.readouterr().out
     lines = [line for line in said.splitlines() if line.startswith("[")]
     assert [line.split()[:2] for line in lines] == [
@@ -55,8 +55,8 @@ def test_a_failing_notebook_stops_the_run_with_its_cell_and_reason(tmp_path, cap
     deep = "def helper(n):\n    return helper(n - 1) if n else 1 / 0"
     notebook(folder, "00_start.ipynb", deep, "rate = 'high'\nhelper(50)")
     notebook(folder, "02_data.ipynb", "print('never reached')")
-    with pytest.raises(course.CourseError) as failure:
-        course.course(folder, tmp_path / "executed")
+    with pytest.raises(series.CourseError) as failure:
+        series.course(folder, tmp_path / "executed")
     message = str(failure.value)
     assert "00_start.ipynb stopped in code cell 2" in message
     assert "    rate = 'high'\n    helper(50)" in message
@@ -69,31 +69,31 @@ def test_a_failing_notebook_stops_the_run_with_its_cell_and_reason(tmp_path, cap
 
 def test_a_dead_kernel_and_a_slow_cell_are_named(tmp_path, monkeypatch):
     path = notebook(tmp_path, "00_dead.ipynb", "import os", "os._exit(1)")
-    with pytest.raises(course.CourseError, match="code cell 2(.|\n)*kernel died"):
-        course.execute(path, tmp_path / "out.ipynb")
-    monkeypatch.setattr(course, "CELL_SECONDS", 1)
+    with pytest.raises(series.CourseError, match="code cell 2(.|\n)*kernel died"):
+        series.execute(path, tmp_path / "out.ipynb")
+    monkeypatch.setattr(series, "CELL_SECONDS", 1)
     path = notebook(tmp_path, "01_slow.ipynb", "import time; time.sleep(30)")
-    with pytest.raises(course.CourseError, match="longer than 1 seconds"):
-        course.execute(path, tmp_path / "out.ipynb")
+    with pytest.raises(series.CourseError, match="longer than 1 seconds"):
+        series.execute(path, tmp_path / "out.ipynb")
 
 
 def test_a_whole_series_without_results_is_an_error(tmp_path):
     notebook(tmp_path / "notebooks", "00_start.ipynb", "1")
-    with pytest.raises(course.CourseError, match="left no .*lap.json"):
-        course.course(tmp_path / "notebooks", tmp_path / "executed")
+    with pytest.raises(series.CourseError, match="left no .*lap.json"):
+        series.course(tmp_path / "notebooks", tmp_path / "executed")
 
 
 def test_only_a_run_replaces_recorded_results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(course.KEEP, raising=False)
+    monkeypatch.delenv(series.KEEP, raising=False)
 
     def accuracy(new):
-        path = course.keep_results("lap", ["accuracy"], [[new]], {}, Figure())
-        return course.read_results(path)["rows"][0][0]
+        path = series.keep_results("lap", ["accuracy"], [[new]], {}, Figure())
+        return series.read_results(path)["rows"][0][0]
 
     assert accuracy(0.8) == 0.8  # there was none
     assert accuracy(0.9) == 0.8  # run by hand or by a test
-    monkeypatch.setenv(course.KEEP, "1")
+    monkeypatch.setenv(series.KEEP, "1")
     assert accuracy(0.9) == 0.9
     assert (tmp_path / "results" / "lap.png").stat().st_size > 0
 
@@ -103,8 +103,8 @@ def test_recorded_results_are_told_from_new_ones(tmp_path, capsys):
     notebook(folder, "04_losses.ipynb", "1")
     (folder / "results").mkdir()
     results = {"columns": ["model"], "rows": [["teacher"]], "run_card": {}}
-    (folder / course.RESULTS).write_text(json.dumps(results))
-    course.course(folder, tmp_path / "executed", numbers=["04"])
+    (folder / series.RESULTS).write_text(json.dumps(results))
+    series.course(folder, tmp_path / "executed", numbers=["04"])
     assert "Results recorded earlier" in capsys.readouterr().out
 
 
@@ -112,8 +112,8 @@ def test_refresh_stores_outputs_without_what_changes_and_keeps_a_failing_file(tm
     good = notebook(tmp_path, "00_good.ipynb", "print('new')")
     bad = notebook(tmp_path, "02_bad.ipynb", "1 / 0")
     before = bad.read_bytes()
-    with pytest.raises(course.CourseError, match="02_bad.ipynb"):
-        course.refresh(tmp_path)
+    with pytest.raises(series.CourseError, match="02_bad.ipynb"):
+        series.refresh(tmp_path)
     stored = nbformat.read(good, as_version=4)
     assert stored.cells[0].outputs[0].text == "new\n"
     assert stored.cells[0].execution_count == 1
@@ -125,18 +125,18 @@ def test_refresh_stores_outputs_without_what_changes_and_keeps_a_failing_file(tm
 def test_notebooks_are_found_in_order_and_by_number(tmp_path):
     for name in ("10_b.ipynb", "02_a.ipynb", "draft.ipynb"):
         (tmp_path / name).touch()
-    assert [p.name for p in course.find_notebooks(tmp_path)] == [
+    assert [p.name for p in series.find_notebooks(tmp_path)] == [
         "02_a.ipynb",
         "10_b.ipynb",
     ]
-    assert [p.name for p in course.find_notebooks(tmp_path, ["10"])] == ["10_b.ipynb"]
-    with pytest.raises(course.CourseError, match="no notebook 05; there are 02, 10"):
-        course.find_notebooks(tmp_path, ["05"])
+    assert [p.name for p in series.find_notebooks(tmp_path, ["10"])] == ["10_b.ipynb"]
+    with pytest.raises(series.CourseError, match="no notebook 05; there are 02, 10"):
+        series.find_notebooks(tmp_path, ["05"])
 
 
 def test_an_empty_folder_is_reported_on_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(course.course, "__defaults__", (tmp_path, tmp_path, ()))
-    assert course.main([]) == 1
+    monkeypatch.setattr(series.course, "__defaults__", (tmp_path, tmp_path, ()))
+    assert series.main([]) == 1
     assert "no notebook in" in capsys.readouterr().err
 
 
@@ -146,7 +146,7 @@ def test_the_table_is_aligned():
         "rows": [["teacher", 3_800_000, None], ["student", 150_000, 0.9]],
         "run_card": {"seeds": [0, 1], "versions": {"torch": "2"}},
     }
-    assert course.format_results(results).splitlines() == [
+    assert series.format_results(results).splitlines() == [
         "model    parameters  kept",
         "-------------------------",
         "teacher   3,800,000     –",
@@ -163,8 +163,8 @@ def test_the_table_is_aligned():
 def test_malformed_results_are_refused_with_the_form_expected(tmp_path, content):
     path = tmp_path / "lap.json"
     path.write_text(content)
-    with pytest.raises(course.CourseError, match="lap.json needs the form"):
-        course.read_results(path)
+    with pytest.raises(series.CourseError, match="lap.json needs the form"):
+        series.read_results(path)
 
 
 RESULTS = {"columns": ["model", "MB"], "rows": [["a", 27.5], ["b", None]]}
@@ -172,18 +172,18 @@ RESULTS = {"columns": ["model", "MB"], "rows": [["a", 27.5], ["b", None]]}
 
 def test_the_table_of_a_page_is_written_between_its_marks():
     page = "Top\n<!-- results -->\nold\n<!-- end of results -->\nBottom\n"
-    new = course.with_table(page, RESULTS)
+    new = series.with_table(page, RESULTS)
     assert "| model | MB |\n| --- | ---: |\n| a | 27.5 |\n| b | – |\n" in new
     assert new.startswith("Top\n<!-- results -->") and "old" not in new
     assert new.endswith("<!-- end of results -->\nBottom\n")
-    assert course.with_table(new, RESULTS) == new
-    with pytest.raises(course.CourseError, match="needs the lines"):
-        course.with_table("no marks", RESULTS)
+    assert series.with_table(new, RESULTS) == new
+    with pytest.raises(series.CourseError, match="needs the lines"):
+        series.with_table("no marks", RESULTS)
 
 
 def test_the_readme_shows_the_recorded_lap():
-    page = (course.ROOT / course.PAGE).read_text(encoding="utf-8")
-    results = course.read_results(course.SOURCE / course.RESULTS)
-    assert course.with_table(page, results) == page, (
+    page = (series.ROOT / series.PAGE).read_text(encoding="utf-8")
+    results = series.read_results(series.SOURCE / series.RESULTS)
+    assert series.with_table(page, results) == page, (
         "python -m helpers.course --refresh"
     )

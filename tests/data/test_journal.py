@@ -10,9 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from helpers import data
-from helpers.data import DataError
+from helpers.data import DataError, Journal
 from helpers.generate import Reply, generate_answers
-from helpers.journal import Journal
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -207,7 +206,7 @@ def test_a_row_that_could_not_be_read_again_is_refused(tmp_path, value):
 
 
 def test_a_torn_line_is_found_without_reading_the_whole_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("helpers.journal.MAX_LINE", 300)
+    monkeypatch.setattr("helpers.data.journal.MAX_LINE", 300)
     path = tmp_path / "a.jsonl"
     with Journal(path) as journal:
         for number in range(50):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import data, jsonl
-from helpers.data import DataError
+from helpers import data
+from helpers.data import DataError, jsonl
 
 CHAT = [
     {"role": "system", "content": "Helpdesk."},

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from helpers import distill, record, world
+from helpers import distill, world
+from helpers.course import record
 from helpers.data import read_chat
 from helpers.generate import Reply
 from helpers.models import ChatModel

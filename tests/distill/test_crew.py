@@ -13,12 +13,13 @@ import torch
 from test_train import ROWS, llama
 from transformers import TrainingArguments
 
-from helpers import cache, crew, distill, trainer, world
+from helpers import world
 from helpers.data import collate, encode_chat, read_chat
+from helpers.distill import command, crew
+from helpers.distill.long_run import RunError, shares
 from helpers.generate import Reply, Request, Sampling, generate_answers
-from helpers.long_run import RunError, shares
 from helpers.models import ChatModel, load
-from helpers.train import epoch_batches
+from helpers.train import cache, epoch_batches, trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE = ["--prompts", "40", "--held-out", "5", "--steps", "4", "--max-new-tokens", "24"]
@@ -192,7 +193,7 @@ def test_two_processes_do_what_one_does(pair, tmp_path):
     )
     assert said.returncode == 0, said.stderr[-3000:]
     assert said.stdout.count("generate ...") == 1, "one process speaks"
-    assert distill.main([*options, "--out", str(one)]) == 0
+    assert command.main([*options, "--out", str(one)]) == 0
 
     for name in ("answers.jsonl", "train.jsonl", "dropped.jsonl"):
         assert lines(one / name) == lines(two / name)

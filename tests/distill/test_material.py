@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from helpers import material, quality
+from helpers import data, quality
 from helpers.data import DataError
+from helpers.distill import material
 
 
 def write(path, rows):
@@ -95,7 +96,7 @@ def test_a_prompt_that_stands_twice_is_on_one_side(tmp_path):
     rows = sums(30) + [{**row, "answer": "so"} for row in sums(30)]
     found = material.own(write(tmp_path / "own.jsonl", rows))
     train, test = (
-        {quality.prompt_of(row) for row in its}
+        {data.prompt_of(row) for row in its}
         for its in (found.prompts, found.held_out["test"])
     )
     assert not train & test and len(found.held_out["test"]) == 2 * len(test)
@@ -115,7 +116,7 @@ def test_a_long_text_with_another_end_counts_as_a_leak(tmp_path):
     test = write(tmp_path / "test.jsonl", [{"prompt": text + " one"}])
     rows = [{"prompt": text + " two"}, {"prompt": "something else"}]
     found = material.own(write(tmp_path / "own.jsonl", rows), test)
-    assert [quality.prompt_of(row) for row in found.prompts] == ["something else"]
+    assert [data.prompt_of(row) for row in found.prompts] == ["something else"]
 
 
 def test_a_form_that_many_prompts_share_is_no_leak(tmp_path):

@@ -21,12 +21,12 @@ from test_architectures import IDS, KIND, make
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from helpers import cache, distill, evaluate, long_run, run, world
+from helpers import evaluate, generate, world
 from helpers.data import collate, encode_chat, read_chat
+from helpers.distill import command, crew, distil, long_run, run
 from helpers.generate import Reply
 from helpers.models import PLAIN_TEMPLATE, load
-from helpers.pipeline import distil
-from helpers.train import fit
+from helpers.train import cache, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 FEW = ["--prompts", "20", "--held-out", "5", "--steps", "4", "--max-new-tokens", "24"]
@@ -58,7 +58,7 @@ def finished(pair, tmp_path_factory) -> tuple[Path, str]:
     """A run from end to end, and what it said."""
     out, said = tmp_path_factory.mktemp("runs") / "out", io.StringIO()
     with redirect_stdout(said):
-        assert distill.main([*pair, *LITTLE, "--out", str(out)]) == 0
+        assert command.main([*pair, *LITTLE, "--out", str(out)]) == 0
     return out, said.getvalue()
 
 
@@ -114,9 +114,9 @@ def test_a_run_killed_in_every_stage_loses_and_doubles_nothing(
     pair, tmp_path, monkeypatch, capsys
 ):
     options = [*pair, *LITTLE, "--signal", "cached"]
-    monkeypatch.setattr(run, "cached", partial(run.cached, shard_bytes=1000))
+    monkeypatch.setattr(run, "cached", partial(crew.cached, shard_bytes=1000))
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert distill.main([*options, "--out", str(whole)]) == 0
+    assert command.main([*options, "--out", str(whole)]) == 0
     options += ["--out", str(out), "--resume"]
     asked, real = [], Reply
 
@@ -144,17 +144,17 @@ def test_a_run_killed_in_every_stage_loses_and_doubles_nothing(
 
     for place, name, broken in (
         ("helpers.generate", "Reply", counted),
-        ("helpers.cache", "_save", third),
-        ("helpers.long_run._Progress", "on_step_end", second),
-        ("helpers.long_run", "save", killed),
-        ("helpers.report", "write", killed),
+        ("helpers.train.cache", "_save", third),
+        ("helpers.distill.long_run._Progress", "on_step_end", second),
+        ("helpers.distill.long_run", "save", killed),
+        ("helpers.distill.report", "write", killed),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(f"{place}.{name}", broken)
-            assert distill.main(options) == 130, name
+            assert command.main(options) == 130, name
     assert "--resume" in capsys.readouterr().err
     assert 0 < len(read_chat(out / "answers.jsonl"))
-    assert distill.main(options) == 0
+    assert command.main(options) == 0
 
     for name in ("answers.jsonl", "train.jsonl"):
         one, two = ((way / name).read_text().splitlines() for way in (whole, out))
@@ -172,7 +172,7 @@ def test_a_run_killed_in_every_stage_loses_and_doubles_nothing(
     history = json.loads((out / "training.json").read_text())["history"]
     assert history["step"] == [1, 2, 3, 4]
     capsys.readouterr()
-    assert distill.main(options) == 0
+    assert command.main(options) == 0
     assert "finished" in capsys.readouterr().out
 
 
@@ -194,7 +194,7 @@ def test_a_process_that_is_killed_goes_on(pair, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "results.json").exists()
-    assert distill.main(options) == 0
+    assert command.main(options) == 0
     ids = [row["id"] for row in read_chat(answers)]
     assert sorted(ids) == sorted(e.id for e in world.examples("train", 20))
 
@@ -265,7 +265,7 @@ def test_foreign_rows_and_architectures_pass(way, foreign, tmp_path, capsys):
     student = {"live": "Phi-3", "cached": "GPT-2"}[way]
     data, out = write(tmp_path / "own.jsonl", OWN), tmp_path / "out"
     options = ["--data", str(data), *KEYS, "--signal", way, "--out", str(out)]
-    assert distill.main([*models_of(foreign, student), *options]) == 0
+    assert command.main([*models_of(foreign, student), *options]) == 0
     said = capsys.readouterr().out
     assert "Note" not in (out / "report.md").read_text()
     assert "Accuracy on test" in said
@@ -285,7 +285,7 @@ def test_another_vocabulary_means_text_and_no_gold_the_teachers_answers(
     data, out = write(tmp_path / "own.jsonl", rows), tmp_path / "out"
     options = [*models_of(foreign, "GPT-2"), "--data", str(data), "--out", str(out)]
     options[options.index("--student") + 1] = track.student
-    assert distill.main(options) == 0
+    assert command.main(options) == 0
     said, report = capsys.readouterr().out, (out / "report.md").read_text()
     for text in (said, report):
         assert "learns the teacher's text, not its distribution" in text
@@ -311,12 +311,12 @@ def test_a_teacher_behind_an_address_gives_text(foreign, tmp_path, monkeypatch, 
                 asked.append(request.messages[0]["content"])
                 yield place, Reply(golds[asked[-1]], "stop", 5, 3)
 
-    monkeypatch.setattr(run.ApiTeacher, "of", lambda track: Api())
+    monkeypatch.setattr(generate.ApiTeacher, "of", lambda track: Api())
     monkeypatch.setenv("FAR_KEY", "secret-words")
     data, out = write(tmp_path / "own.jsonl", OWN), tmp_path / "out"
     options = [*models_of(foreign, "Phi-3"), "--data", str(data), *KEYS]
     options += ["--teacher-url", "https://host.example/v1", "--teacher-key", "FAR_KEY"]
-    assert distill.main([*options, "--out", str(out)]) == 0
+    assert command.main([*options, "--out", str(out)]) == 0
     assert sorted(asked) == sorted(golds), "each prompt once"
     report = (out / "report.md").read_text()
     assert "shows its text and no distribution" in report
@@ -332,7 +332,7 @@ def test_a_teacher_behind_an_address_gives_text(foreign, tmp_path, monkeypatch, 
 
 
 def fails(options: list[str], capsys) -> str:
-    assert distill.main(options) == 2
+    assert command.main(options) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
     return error
@@ -383,8 +383,8 @@ def test_a_resume_with_other_settings_names_the_difference(pair, tmp_path, capsy
     options = [*pair, *LITTLE, "--data", str(data), *KEYS, "--out", str(out)]
     started = run.Run(
         *(
-            f(distill.parser().parse_args(options))
-            for f in (distill.track_of, distill.settings_of)
+            f(command.parser().parse_args(options))
+            for f in (command.track_of, command.settings_of)
         ),
         out,
     )
@@ -398,8 +398,8 @@ def test_a_resume_with_other_settings_names_the_difference(pair, tmp_path, capsy
     # How the rows of a step are cut, and where, may change.
     write(data, OWN)
     other = [*options, "--set", "batch_size=8", "accumulation=4"]
-    chosen = distill.parser().parse_args(other)
-    again = run.Run(distill.track_of(chosen), distill.settings_of(chosen), out)
+    chosen = command.parser().parse_args(other)
+    again = run.Run(command.track_of(chosen), command.settings_of(chosen), out)
     again.begin(resume=True)
     shutil.rmtree(out)
 
@@ -407,14 +407,14 @@ def test_a_resume_with_other_settings_names_the_difference(pair, tmp_path, capsy
 def test_options_are_checked_before_anything_is_loaded(capsys):
     for wrong in (["--steps", "0"], ["--soft-weight", "2"], ["--temperature", "-1"]):
         with pytest.raises(SystemExit) as stopped:
-            distill.main(["--out", "x", *wrong])
+            command.main(["--out", "x", *wrong])
         assert stopped.value.code == 2
         assert wrong[0] in capsys.readouterr().err
 
 
 def test_help_waits_for_no_library():
     code = (
-        "import sys; from helpers import distill; distill.parser().format_help(); "
+        "import sys; from helpers.distill import command; command.parser().format_help(); "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     said = subprocess.run(
@@ -424,9 +424,9 @@ def test_help_waits_for_no_library():
 
 
 def test_one_process_of_a_cpu_launch_is_told(monkeypatch):
-    assert not distill._cpu_launch()
+    assert not command._cpu_launch()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setenv("MASTER_PORT", "29500")
-    assert distill._cpu_launch()
+    assert command._cpu_launch()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not distill._cpu_launch()
+    assert not command._cpu_launch()

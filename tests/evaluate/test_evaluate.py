@@ -9,6 +9,12 @@ import sys
 import types
 import warnings
 
+import helpers.calibration
+import helpers.intervals
+import helpers.judge
+import helpers.likelihood
+import helpers.metrics
+import helpers.scoring
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,45 +23,39 @@ import torch
 from rouge_score import rouge_scorer
 from scipy import special, stats
 from sklearn.calibration import calibration_curve
-from test_losses import damage, notices
 
-import helpers.calibration
-import helpers.intervals
-import helpers.judge
-import helpers.likelihood
-import helpers.metrics
-import helpers.scoring
 from helpers import data, evaluate, generate, world
+from tests.damage import damage, notices
 
 
 @pytest.fixture(scope="session")
 def intervals():
-    return helpers.intervals
+    return helpers.evaluate.intervals
 
 
 @pytest.fixture(scope="session")
 def metrics():
-    return helpers.metrics
+    return helpers.evaluate.metrics
 
 
 @pytest.fixture(scope="session")
 def calibration():
-    return helpers.calibration
+    return helpers.evaluate.calibration
 
 
 @pytest.fixture(scope="session")
 def judge():
-    return helpers.judge
+    return helpers.evaluate.judge
 
 
 @pytest.fixture(scope="session")
 def likelihood():
-    return helpers.likelihood
+    return helpers.evaluate.likelihood
 
 
 @pytest.fixture(scope="session")
 def scoring():
-    return helpers.scoring
+    return helpers.evaluate.scoring
 
 
 def test_bootstrap_agrees_with_scipy():
@@ -744,121 +744,121 @@ def test_lm_eval_results_become_a_tidy_table(monkeypatch, student):
 
 PLANTED = {
     "mean of ratios": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "np.mean(above, axis) / np.maximum(below.mean(axis), least)",
         "np.mean(above / np.maximum(below, least), axis)",
         test_a_mean_of_ratios_is_no_retention,
     ),
     "pairs torn apart": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "statistic(*(array[rows] for array in arrays), axis=-1)",
         "statistic(*(a[rng.integers(0, n, rows.shape)] for a in arrays), axis=-1)",
         test_pairs_stay_together,
     ),
     "seeds left out": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "draws += error",
         "draws += 0 * error",
         lambda module: test_several_seeds_cover_95_in_100(module, 5),
     ),
     "a normal in place of Student's t": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "rng.standard_t(len(values) - 1, resamples)",
         "rng.standard_normal(resamples)",
         lambda module: test_several_seeds_cover_95_in_100(module, 3),
     ),
     "items left out": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "    draws += error",
         "    draws = 0 * draws + np.mean(values) + error",
         test_retention_of_several_seeds_covers_95_in_100,
     ),
     "percentiles of 90 %": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "[2.5, 97.5]",
         "[5, 95]",
         test_accuracy_covers_95_in_100,
     ),
     "certain of 60 right ones": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "if found.value in (0, 1):",
         "if False:",
         test_all_right_is_not_certain,
     ),
     "McNemar counts what both got right": (
-        helpers.intervals,
+        helpers.evaluate.intervals,
         "first > second",
         "first >= second",
         test_mcnemar_by_hand,
     ),
     "words count once": (
-        helpers.metrics,
+        helpers.evaluate.metrics,
         "(Counter(answer) & Counter(gold)).total()",
         "len(set(answer) & set(gold))",
         test_exact_match_and_f1_by_hand,
     ),
     "articles inside words": (
-        helpers.metrics,
+        helpers.evaluate.metrics,
         r"\b(a|an|the)\b",
         "(a|an|the)",
         test_exact_match_and_f1_by_hand,
     ),
     "first gold only": (
-        helpers.metrics,
+        helpers.evaluate.metrics,
         "else list(gold)",
         "else list(gold)[:1]",
         test_the_best_of_several_golds_counts,
     ),
     "a to z only": (
-        helpers.metrics,
+        helpers.evaluate.metrics,
         "tokenizer=Words()",
         "",
         test_rouge_l_reads_other_scripts,
     ),
     "bins count alike": (
-        helpers.calibration,
+        helpers.evaluate.calibration,
         '(distance * table["count"]).sum() / table["count"].sum()',
         "distance.mean()",
         test_ece_by_hand,
     ),
     "errors cancel": (
-        helpers.calibration,
+        helpers.evaluate.calibration,
         '(table["accuracy"] - table["confidence"]).abs()',
         '(table["accuracy"] - table["confidence"])',
         test_ece_by_hand,
     ),
     "others' items paired": (
-        helpers.scoring,
+        helpers.evaluate.scoring,
         "if (answered < len(order)).any():",
         "if False:",
         test_pairs_with_other_ids_are_refused,
     ),
     "shown in one order twice": (
-        helpers.judge,
+        helpers.evaluate.judge,
         "pair[::-1]",
         "pair",
         test_a_judge_that_reads_is_believed,
     ),
     "the first order decides": (
-        helpers.judge,
+        helpers.evaluate.judge,
         'return in_order if in_order == swapped else "tie"',
         "return in_order",
         lambda module: test_a_judge_that_goes_by_place_says_nothing(module, "A"),
     ),
     "mute judges call it a tie": (
-        helpers.judge,
+        helpers.evaluate.judge,
         'return "unclear"',
         'return "tie"',
         lambda module: test_a_reply_without_a_verdict_is_no_tie(module, "Both"),
     ),
     "a judge's thoughts are its verdict": (
-        helpers.judge,
+        helpers.evaluate.judge,
         'text.rpartition("</think>")[2]',
         'text.removeprefix("<think>")',
         test_what_a_judge_thinks_aloud_is_no_verdict,
     ),
     "overlap in order only": (
-        helpers.likelihood,
+        helpers.evaluate.likelihood,
         "(theirs[:, :, None] == ours[:, None, :]).any(-1)",
         "theirs == ours",
         test_top_k_overlap_by_hand,

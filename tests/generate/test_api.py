@@ -13,17 +13,19 @@ import traceback
 
 import openai._base_client as client
 import pytest
-from servers import fault_server
 
-from helpers import api, tracks
-from helpers.api import ApiTeacher, TeacherError
+from helpers import tracks
 from helpers.generate import (
+    ApiTeacher,
     Budget,
     BudgetSpent,
     Request,
     Sampling,
+    TeacherError,
+    api,
     generate_answers,
 )
+from tests.servers import fault_server
 
 KEY = "sk-a-very-secret-key-0123456789"
 GREEDY = Sampling(max_new_tokens=40)

@@ -11,8 +11,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from helpers import decode as engine
-from helpers.decode import Decoded, Draw, Greedy, decode
+from helpers.generate import Decoded, Draw, Greedy, decode
+from helpers.generate import decoding as engine
 
 VOCAB, STOP = 50, {3}
 SIZES = dict(

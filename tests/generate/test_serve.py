@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from helpers import generate, serve, world
-from helpers.api import TeacherError
-from helpers.generate import Request, Sampling
+from helpers import generate, world
+from helpers.generate import Request, Sampling, TeacherError, serve
 
 GREEDY = Sampling(max_new_tokens=40)
 
@@ -16,7 +15,7 @@ GREEDY = Sampling(max_new_tokens=40)
 @pytest.fixture(scope="module")
 def local(track):
     """`transformers serve` with the shipped teacher; about ten seconds to start."""
-    with serve.start(track.teacher, device="cpu") as server:
+    with serve.serve(track.teacher, device="cpu") as server:
         yield server
     assert server.process.poll() is not None
 
@@ -52,7 +51,7 @@ def test_a_local_teacher_is_described_without_its_port_or_folder(local):
 def test_a_server_that_fails_to_start_shows_its_last_lines(track, monkeypatch):
     monkeypatch.setattr(serve, "_PROGRAM", "raise SystemExit('no memory for this')")
     with pytest.raises(TeacherError, match="teacher/ is not ready(.|\n)*no memory"):
-        serve.start(track.teacher)
+        serve.serve(track.teacher)
 
 
 def test_a_server_that_is_never_ready_is_stopped(track, monkeypatch):
@@ -66,7 +65,7 @@ def test_a_server_that_is_never_ready_is_stopped(track, monkeypatch):
         lambda *a, **k: started.append(popen(*a, **k)) or started[0],
     )
     with pytest.raises(TeacherError, match="not ready"):
-        serve.start(track.teacher, timeout=0.3)
+        serve.serve(track.teacher, timeout=0.3)
     assert started[0].poll() is not None
 
 
@@ -88,7 +87,7 @@ def test_a_server_ends_with_the_process_that_started_it():
 
 def test_a_folder_without_a_model_and_a_taken_port_are_named(track, tmp_path):
     with pytest.raises(TeacherError, match="no model in"):
-        serve.start(tmp_path)
+        serve.serve(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(TeacherError, match="not free"):
-            serve.start(track.teacher, port=taken.getsockname()[1])
+            serve.serve(track.teacher, port=taken.getsockname()[1])

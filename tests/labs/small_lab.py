@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers.grading.masters import learner_copy
+from helpers.labs.grading.masters import learner_copy
 
 NAME = "lab99_small"
 SECRET = "7919.5"  # stands in a hidden test and nowhere else
@@ -74,7 +74,7 @@ def master():
     )
     figure = new_code_cell("doubled = [double(x) for x in (0, 3)]", outputs=[picture])
     figure.metadata["tags"] = ["expected-figure"]
-    setup = "import torch\n\nfrom helpers import checks\n\nOFFSET = 0"
+    setup = "import torch\n\nfrom helpers.labs import checks\n\nOFFSET = 0"
     cells = [
         new_markdown_cell(TITLE),
         _graded(new_code_cell(setup), "setup", locked=True),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.checks import Mistake, NotAnswered, close, question, that
+from helpers.labs import Mistake, NotAnswered, close, question, that
 
 MISTAKES = {"twice too much": 4.0, "the sign": -2.0}
 

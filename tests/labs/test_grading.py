@@ -24,15 +24,15 @@ import small_lab
 import torch
 from small_lab import NAME, RIGHT, SECRET, by_name, hand_in
 
-from helpers import checks
-from helpers.grade import grade, main, read_lab
-from helpers.grading import masters, namespaces, submissions
-from helpers.grading.examine import VALUES, Examination
-from helpers.grading.gradebook import Gradebook, GradeError, _cell, _mark, _plain
-from helpers.grading.guard import Guard
-from helpers.grading.masters import Cell, LabError, learner_copy
-from helpers.grading.namespaces import strongest
-from helpers.grading.sandbox import Limits
+from helpers.labs import checks
+from helpers.labs.grading.command import grade, main, read_lab
+from helpers.labs.grading import masters, namespaces, submissions
+from helpers.labs.grading.examine import Examination, VALUES
+from helpers.labs.grading.gradebook import GradeError, Gradebook, _cell, _mark, _plain
+from helpers.labs.grading.guard import Guard
+from helpers.labs.grading.masters import Cell, LabError, learner_copy
+from helpers.labs.grading.namespaces import strongest
+from helpers.labs.grading.sandbox import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = Limits(
@@ -102,7 +102,7 @@ time.sleep(5)
 """
 PATCH = """
 import builtins, torch
-from helpers import checks
+from helpers.labs import checks
 
 def yes(*_, **__):
     return True
@@ -116,19 +116,19 @@ get_ipython().showtraceback = get_ipython().run_cell = yes
 """
 HIJACK = """
 import gc
-import helpers.grading.room
+import helpers.labs.grading.room
 
 def judge(source, space, checks):
     return {"passed": True, "value": None}
 
-helpers.grading.room.judge = judge
+helpers.labs.grading.room.judge = judge
 for thing in gc.get_objects():
-    if isinstance(thing, helpers.grading.room.Guard):
+    if isinstance(thing, helpers.labs.grading.room.Guard):
         thing.restore = lambda: []
 """
 PARTIAL = """
 import builtins, functools, torch
-from helpers import checks
+from helpers.labs import checks
 
 class Yes:
     def __call__(self, *_, **__):
@@ -145,7 +145,7 @@ builtins.sorted = lambda *_: []
 """
 RAISES = """
 import inspect
-from helpers import checks
+from helpers.labs import checks
 
 def total(numbers):
     frame = inspect.currentframe()
@@ -411,7 +411,7 @@ def test_nothing_was_written_beside_the_submissions(course):
 
 def test_no_process_and_no_folder_stays_behind(course):
     ours = psutil.Process().children(recursive=True)
-    assert not [p for p in ours if "helpers.grading.room" in " ".join(p.cmdline())]
+    assert not [p for p in ours if "helpers.labs.grading.room" in " ".join(p.cmdline())]
     assert not list(Path(tempfile.gettempdir()).glob(f"grading-{os.getpid()}-*"))
 
 
@@ -689,12 +689,12 @@ def test_the_guard_finds_and_undoes_what_was_replaced():
     checks.that = torch.testing.assert_close = print
     torch.Tensor.allclose = checks.isinstance = lambda *_: True
     checks.close.__code__ = (lambda *_: None).__code__
-    sys.modules["helpers.checks"] = sys
+    sys.modules["helpers.labs.checks"] = sys
     assert guard.restore() == [
-        "helpers.checks",
-        "helpers.checks.close",
-        "helpers.checks.isinstance",
-        "helpers.checks.that",
+        "helpers.labs.checks",
+        "helpers.labs.checks.close",
+        "helpers.labs.checks.isinstance",
+        "helpers.labs.checks.that",
         "torch.Tensor.allclose",
         "torch.testing.assert_close",
     ]

@@ -9,10 +9,10 @@ import nbformat
 import pytest
 
 from helpers import labs
-from helpers.checks import Mistake, NotAnswered
-from helpers.grade import grade, read_lab
-from helpers.grading import submissions
-from helpers.grading.masters import learner_copy, read_notebook
+from helpers.labs import Mistake, NotAnswered
+from helpers.labs.grading.command import grade, read_lab
+from helpers.labs.grading import submissions
+from helpers.labs.grading.masters import learner_copy, read_notebook
 from tests.lab_answers import Right, Wrong
 
 ROOT = Path(__file__).resolve().parents[1]

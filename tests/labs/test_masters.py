@@ -8,9 +8,9 @@ import pytest
 import small_lab
 from small_lab import NAME, SECRET, by_name
 
-from helpers import labs
-from helpers.grading import faults, submissions
-from helpers.grading.masters import learner_copy
+from helpers.labs import copies
+from helpers.labs.grading import faults, submissions
+from helpers.labs.grading.masters import learner_copy
 
 
 def test_the_copy_has_no_solution_no_hidden_test_and_no_output():
@@ -59,12 +59,12 @@ def test_labs_are_written_and_a_stale_copy_is_a_fault(tmp_path, capsys):
         "--labs",
         str(tmp_path / "labs"),
     ]
-    assert labs.main([*places, "--check"]) == 1
+    assert copies.main([*places, "--check"]) == 1
     assert f"{NAME}.ipynb: labs/ is stale; run `make labs`" in capsys.readouterr().out
-    assert labs.main(places) == 0
-    assert labs.main([*places, "--check"]) == 0
+    assert copies.main(places) == 0
+    assert copies.main([*places, "--check"]) == 0
     shutil.copy(tmp_path / "labs" / f"{NAME}.ipynb", tmp_path / "labs" / "old.ipynb")
-    assert labs.main([*places, "--check"]) == 1
+    assert copies.main([*places, "--check"]) == 1
     assert "old.ipynb: has no master" in capsys.readouterr().out
 
 

@@ -12,8 +12,9 @@ from torch.nn import Parameter
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GPT2Config
 
-from helpers import data, fused, ledger, losses, models, profile, train, world
-from helpers.ledger import Step
+from helpers import data, losses, models, profile, train, world
+from helpers.losses import fused
+from helpers.memory import Step, ledger
 from tests.benchmarks import gpu
 
 SMALL = {

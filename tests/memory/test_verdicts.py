@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from helpers import fits, ledger, models, profile, tracks, train
+from helpers import memory, models, profile, tracks, train
+from helpers.memory import ledger
+from helpers.memory import verdicts as fits
 
 CARDS = [(name, card) for name in tracks.names() for card in tracks.cards(name)]
 
@@ -119,7 +121,7 @@ def test_a_training_that_runs_out_of_memory_says_what_to_change(small_model):
 
 
 def test_names_of_the_ledger_are_found_in_profile():
-    assert profile.fits is fits.fits and profile.training is ledger.training
+    assert memory.fits is fits.fits and memory.training is ledger.training
     assert all(hasattr(profile, name) for name in profile.__all__)
 
 

@@ -24,10 +24,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from helpers import cache, data, distill, evaluate, fused, generate, models, world
-from helpers.losses import KINDS, shift_and_mask, token_divergence
+from helpers import data, distill, evaluate, generate, models, world
+from helpers.losses import KINDS, fused, shift_and_mask, token_divergence
 from helpers.models import ChatModel
-from helpers.train import fit, kept_logits
+from helpers.train import cache, fit, kept_logits
 
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, **HEADS}
@@ -95,7 +95,7 @@ def the_whole_way(student, teacher, vocab, track, folder, signal) -> None:
     settings = {"kind": signal, "vocab": vocab, "progress": False}
     cache.write_cache(teacher, rows, folder / "signal", **settings)
     stored = cache.open_cache(folder / "signal", tokenizer=student.tokenizer)
-    assert cache.verify(folder / "signal", teacher, rows, n=4) == {}
+    assert cache.verify_cache(folder / "signal", teacher, rows, n=4) == {}
 
     before = evaluate.agreement(student.model, teacher.model, rows, vocab=vocab)
     how = {"steps": 8, "learning_rate": 1e-2, "progress": False, "vocab": vocab}

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import helpers.adapters
+import helpers.vocabulary
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
@@ -26,9 +28,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import helpers.adapters
-import helpers.vocabulary
-from helpers import cache, data, distill, evaluate, models, train, world
+from helpers import data, distill, evaluate, models, train, world
 from helpers.models import (
     AdapterError,
     ChatModel,
@@ -36,6 +36,7 @@ from helpers.models import (
     TemplateMismatch,
     VocabularyMismatch,
 )
+from helpers.train import cache
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_lora.ipynb"
 ENGLISH = ["The parcel is on its way to the customer.", "Is the lamp in stock?"]
@@ -194,7 +195,9 @@ def test_bug_14_another_chat_template_is_shown_with_the_first_difference():
     assert refuses(models.check_templates)
     one_of_them = "both = student_tokenizer, student_tokenizer"
     planted = damage(
-        helpers.vocabulary, "both = student_tokenizer, teacher_tokenizer", one_of_them
+        helpers.models.vocabulary,
+        "both = student_tokenizer, teacher_tokenizer",
+        one_of_them,
     )
     assert not refuses(planted.check_templates)
 
@@ -588,7 +591,7 @@ def test_a_wrong_merge_is_refused_in_half_precision_and_a_right_one_is_not(
     models.merge(lora, rows=encoded)
     plan = "merged = copy.deepcopy(model).merge_and_unload().eval()"
     wrong = plan.replace("deepcopy(model)", "deepcopy(halved(model))")
-    planted = damage(helpers.adapters, plan, wrong)
+    planted = damage(helpers.models.adapters, plan, wrong)
     planted.halved = halved
     with pytest.raises(ValueError, match="merging changed the logits"):
         planted.merge(lora, rows=encoded)
@@ -612,7 +615,7 @@ def test_a_merge_is_checked_on_the_rows_that_are_given(student, encoded):
     wrong = f"{plan}; merged.get_input_embeddings().weight[{unseen}] += 1"
     # Tied, the row is also one of the output: only its column of logits changes.
     wrong += "; merged.lm_head = copy.deepcopy(model.base_model.model.lm_head)"
-    planted = damage(helpers.adapters, plan, wrong)
+    planted = damage(helpers.models.adapters, plan, wrong)
     planted.merge(lora, rows=[encoded[0]])
     with pytest.raises(ValueError, match="merging changed the logits"):
         planted.merge(lora, rows=[{"input_ids": [unseen, *encoded[0]["input_ids"]]}])
@@ -810,7 +813,7 @@ def test_bug_17_merging_into_4_bits_is_refused_and_done_in_full_precision(
         warnings.simplefilter("ignore")  # peft only warns
         with pytest.raises(ValueError, match="models.merge.adapter, base=") as error:
             models.merge(lora, rows=encoded)
-        planted = damage(helpers.adapters, "if not gap <= allowed:", "if False:")
+        planted = damage(helpers.models.adapters, "if not gap <= allowed:", "if False:")
         assert models.in_4_bits(planted.merge(lora)), "the bug, and no word of it"
     assert "into the base in its full precision" in str(error.value)
 

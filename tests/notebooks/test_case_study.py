@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from helpers import record, world
+from helpers import world
+from helpers.course import record
 from helpers.models import ChatModel
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "13_case_study.ipynb"

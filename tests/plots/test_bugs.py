@@ -1,6 +1,7 @@
 """The figure of lab 06."""
 
-from helpers import plots, plots_bugs
+from helpers import plots
+from helpers.plots import bugs as plots_bugs
 
 
 def test_a_panel_for_each_bug_shows_its_curve_and_the_right_one():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from matplotlib import colors
 
-from helpers import plots, plots_case
+from helpers import plots
 from helpers.evaluate import Interval
+from helpers.plots import case_study as plots_case
 
 
 @pytest.fixture

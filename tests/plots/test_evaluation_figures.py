@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import plots, plots_evaluation
+from helpers import plots
 from helpers.evaluate import Interval
+from helpers.plots import evaluation as plots_evaluation
 
 
 def written(axes):

@@ -6,7 +6,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from helpers import plots, plots_knobs
+from helpers import plots
+from helpers.plots import knobs as plots_knobs
 
 TITLE = "A title that states the finding"
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from helpers import plots
 from helpers.evaluate import Interval
-from helpers.ledger import Step, training
+from helpers.memory import Step, training
 
 ALT = "The student reaches the accuracy of the teacher."
 

@@ -1,7 +1,7 @@
 """The figure of lab 03 draws what it is given."""
 
 from helpers import plots
-from helpers.plots_tails import kept_mass
+from helpers.plots import kept_mass
 
 
 def test_kept_mass_draws_each_way_and_the_teacher():

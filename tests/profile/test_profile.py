@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import profile, record, speed, world
+from helpers import profile, world
+from helpers.course import record
 from helpers.data import DataError
 from helpers.generate import LocalTeacher, Prices, Reply, Usage
 from helpers.models import ChatModel
+from helpers.profile import speed
 from tests.benchmarks import gpu
 
 

@@ -9,21 +9,21 @@ import random
 import time
 from types import SimpleNamespace
 
+import helpers.choice
+import helpers.funnel
+import helpers.overlap
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-import helpers.choice
-import helpers.funnel
-import helpers.overlap
 import helpers.quality
 from helpers import data, generate, world
+from helpers.data import DataError
 from helpers.models import ChatModel
-from helpers.rows import DataError
 from tests.benchmarks import quality as benchmark
-from tests.test_losses import damage, notices
+from tests.damage import damage, notices
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ class Judge:
 def test_a_judge_s_reply_is_read_or_said_to_be_unreadable(
     quality, monkeypatch, reply, reason
 ):
-    monkeypatch.setattr("helpers.judge.generate_answers", Judge(lamp=reply))
+    monkeypatch.setattr("helpers.evaluate.judge.generate_answers", Judge(lamp=reply))
     (found,) = quality.reasons(quality.judged(None), chats("It is 5."))
     assert reason in found and bool(reason) == bool(found)
 
@@ -297,7 +297,7 @@ def test_a_judge_sees_prompt_and_answer_and_is_asked_once_for_equal_rows(
     quality, monkeypatch
 ):
     judge = Judge(A1="yes", A2="no")
-    monkeypatch.setattr("helpers.judge.generate_answers", judge)
+    monkeypatch.setattr("helpers.evaluate.judge.generate_answers", judge)
     rule = quality.judged(None, question="{prompt} -> {answer} {{yes|no}}")
     rows = [chat("A1", id=1), chat("A2", id=2), chat("A1", id=1), chat("A1 {x}", id=1)]
     assert quality.reasons(rule, rows) == ["", "the judge said no", "", ""]
@@ -445,7 +445,10 @@ def test_balance_caps_every_task_at_the_smallest(quality):
 
 def exact_duplicates(rows, threshold, n):
     """Places of rows that reach the threshold with an earlier row that is kept."""
-    read = [helpers.funnel.words(helpers.funnel.text_of(row, "both")) for row in rows]
+    read = [
+        helpers.quality.base.words(helpers.quality.base.text_of(row, "both"))
+        for row in rows
+    ]
     sets = [{tuple(w[i : i + n]) for i in range(len(w) - n + 1)} for w in read]
     kept, found = [], set()
     for place, ours in enumerate(sets):
@@ -798,73 +801,73 @@ def disguised(quality):
 # bug: (module, as it is, as it must not be, the test that notices)
 PLANTED = {
     "only n-grams of n words": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "size = min(n, len(its))",
         "size = n",
         test_bug_22_a_prompt_shorter_than_n_is_found_as_a_whole,
     ),
     "punctuation counts": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "its = words(prompt)",
         "its = prompt.split()",
         test_bug_22_a_leak_inside_a_longer_text_is_found,
     ),
     "case counts in short prompts": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "whole.setdefault(normalised(prompt)",
         "whole.setdefault(prompt",
         disguised,
     ),
     "answers and earlier turns are not searched": (
-        helpers.overlap,
+        helpers.quality.overlap,
         'for m in row["messages"] if m["role"] != "system"',
         'for m in row["messages"][:-1] if m["role"] != "system"',
         test_bug_22_a_leak_inside_a_longer_text_is_found,
     ),
     "share is not used": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "if count[item] < share * runs[item]:",
         "if count[item] < 0:",
         test_bug_22_a_shared_template_is_no_leak,
     ),
     "boilerplate is not used": (
-        helpers.overlap,
+        helpers.quality.overlap,
         " - ignored(size)",
         "",
         test_bug_22_a_template_in_the_user_s_turn_can_be_ignored,
     ),
     "what is ignored hides copies": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "item = whole.get(prompt)",
         "item = None",
         test_bug_22_a_copy_counts_though_all_its_words_are_ignored,
     ),
     "a leak is common once it is repeated": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "once = dict(zip(prompts, hits, strict=True)).values()",
         "once = hits",
         test_bug_22_a_template_in_the_user_s_turn_can_be_ignored,
     ),
     "the wrong item is blamed": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "max(count, key=lambda item: count[item] / runs[item])",
         "next(iter(count))",
         test_a_match_names_the_item_that_it_holds_most_of,
     ),
     "no exact Jaccard": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "if similarity >= threshold:",
         "if similarity > 0:",
         test_near_duplicates_agree_with_exact_jaccard,
     ),
     "too few bands": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "b = max(2, math.ceil(b))",
         "b = 2",
         test_near_duplicates_agree_with_exact_jaccard,
     ),
     "an index that outlives the funnel": (
-        helpers.overlap,
+        helpers.quality.overlap,
         "    @over_rows\n    def rule(rows: Sequence[dict]) -> list[str]:\n"
         "        index = MinHashLSH(num_perm=b * r, params=(b, r))\n",
         "    index = MinHashLSH(num_perm=b * r, params=(b, r))\n"
@@ -872,25 +875,25 @@ PLANTED = {
         twice,
     ),
     "dropped rows by rule, not in order": (
-        helpers.funnel,
+        helpers.quality.base,
         "for i in sorted(verdicts)",
         "for i in verdicts",
         test_each_rule_sees_what_the_last_one_left,
     ),
     "True passes for a reason": (
-        helpers.funnel,
+        helpers.quality.base,
         "not isinstance(found[place], str)",
         "not isinstance(found[place], (str, bool))",
         lambda q: test_a_rule_that_returns_another_type_is_told_the_convention(q, True),
     ),
     "abstentions do not count": (
-        helpers.choice,
+        helpers.quality.choice,
         "n / len(group)",
         "n / count.total()",
         test_the_majority_wins_and_its_share_is_told,
     ),
     "abstentions win": (
-        helpers.choice,
+        helpers.quality.choice,
         "for vote in votes if vote is not None",
         "for vote in votes",
         test_the_majority_wins_and_its_share_is_told,

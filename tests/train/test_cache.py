@@ -5,18 +5,18 @@ import json
 import time
 from pathlib import Path
 
+import helpers.cache
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_losses import damage, notices
 from test_train import QUICK, gemma3, gpt2, llama, make_rows, weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import helpers.cache
 from helpers import data, train, world
 from helpers.data import collate
 from helpers.losses import SparseTargets, token_divergence
 from helpers.models import ChatModel
+from tests.damage import damage, notices
 
 V = 20
 ROWS = make_rows(60)
@@ -24,7 +24,7 @@ ROWS = make_rows(60)
 
 @pytest.fixture(scope="session")
 def cache():
-    return helpers.cache
+    return helpers.train.cache
 
 
 @pytest.fixture
@@ -715,5 +715,5 @@ PLANTED = {
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_noticed(bug, folder, monkeypatch):
     old, new, test = PLANTED[bug]
-    damaged = damage(helpers.cache, old, new)
+    damaged = damage(helpers.train.cache, old, new)
     assert notices(lambda module: test(module, folder, monkeypatch), damaged)

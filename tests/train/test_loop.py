@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from datasets import Dataset
-from test_losses import damage, notices
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -25,6 +24,7 @@ import helpers.train
 from helpers.data import collate
 from helpers.losses import SparseTargets, distillation_loss, sparse_divergence
 from helpers.models import add_lora
+from tests.damage import damage, notices
 
 V = 20
 

@@ -3,25 +3,25 @@
 import copy
 import math
 
+import helpers.trainer
 import pytest
 import torch
 from datasets import Dataset
-from test_losses import damage, notices
 from test_train import ROWS, V, gpt2, llama, same, weights
 from transformers import TrainerCallback, TrainingArguments
 
-import helpers.trainer
 from helpers.data import collate
 from helpers.losses import SparseTargets, distillation_loss
 from helpers.models import add_lora
 from helpers.train import LiveTeacher, fit
+from tests.damage import damage, notices
 
 SETTINGS = {"soft_weight": 0.7, "temperature": 2.0, "kind": "jsd"}
 
 
 @pytest.fixture(scope="session")
 def trainer():
-    return helpers.trainer
+    return helpers.train.trainer
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_without_a_teacher_it_is_fine_tuning(trainer, arguments):
 def test_train_offers_it_too():
     from helpers.train import DistillationTrainer
 
-    assert DistillationTrainer is helpers.trainer.DistillationTrainer
+    assert DistillationTrainer is helpers.train.trainer.DistillationTrainer
     with pytest.raises(ImportError):
         from helpers.train import Nothing  # noqa: F401
 
@@ -265,5 +265,5 @@ PLANTED = {
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_noticed(bug, arguments):
     old, new, test = PLANTED[bug]
-    broken = damage(helpers.trainer, old, new)
+    broken = damage(helpers.train.trainer, old, new)
     assert notices(lambda module: test(module, arguments), broken)

@@ -7,7 +7,9 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from test_train import QUICK, ROWS, llama
 
-from helpers import knobs, search, train, world
+from helpers import train, world
+from helpers.course import knobs
+from helpers.train import tuning as search
 
 STEPS = 8  # of a trial
 PRUNER = optuna.pruners.MedianPruner(n_startup_trials=3)
@@ -142,16 +144,16 @@ def test_reporting_tells_the_trial_and_lets_the_pruner_stop_the_training():
     study = search.search(objective, **settings)
     assert [h.watched for h in histories] == [{4: 1.0, 8: 1.0}] * 2
     assert [t.intermediate_values for t in study.trials][2] == {4: 0.0}
-    assert [search.cost(t, STEPS) for t in study.trials] == [8, 8, 4]
+    assert [search.search_cost(t, STEPS) for t in study.trials] == [8, 8, 4]
 
 
 def test_packed_answers_come_back():
     rng = np.random.default_rng(0)
     for items in (1, 8, 13, 500):
         right = rng.random(items) < 0.7
-        text = search.pack(right)
+        text = search.pack_right(right)
         assert text.isalnum() and len(text) == 2 * -(-items // 8)
-        np.testing.assert_array_equal(search.unpack(text, items), right)
+        np.testing.assert_array_equal(search.unpack_right(text, items), right)
 
 
 # ---------------------------------------------------------------- the recorded runs
@@ -199,7 +201,9 @@ def test_a_run_keeps_what_the_file_has_columns_for(small_pair):
     row = dict(zip(knobs.FOUND, students.run(0, False, settings), strict=True))
     for split in ("validation", "test"):
         packed = row["right" if split == "validation" else "right_on_test"]
-        assert search.unpack(packed, 10).mean() == pytest.approx(row[split], abs=1e-4)
+        assert search.unpack_right(packed, 10).mean() == pytest.approx(
+            row[split], abs=1e-4
+        )
     assert row["loss"] > 0 and row["trials"] == []
     diverged = students.run(0, True, settings | {"learning_rate": 1e30})
     assert diverged == list(knobs.DIVERGED)

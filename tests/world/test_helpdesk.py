@@ -7,8 +7,17 @@ from itertools import combinations
 import pytest
 
 from helpers import world
-from helpers.shops import NAMES, OTHER_SHOPS, OUR_SHOP, SHIFTED_NAMES
-from helpers.world import SPLITS, TASKS, Example, examples, verify
+from helpers.world import (
+    NAMES,
+    OTHER_SHOPS,
+    OUR_SHOP,
+    SHIFTED_NAMES,
+    SPLITS,
+    TASKS,
+    Example,
+    examples,
+    verify,
+)
 
 
 def first(task: str, where=lambda e: True, split: str = "test") -> Example:
