@@ -3,7 +3,7 @@
 A test proves that it can fail by failing on the copy that holds the bug it is for.
 """
 
-import importlib
+import importlib.util
 import shutil
 import sys
 import tempfile
@@ -16,24 +16,21 @@ import pytest
 
 
 @contextmanager
-def damaged(wing: types.ModuleType, old: str, new: str) -> Iterator[types.ModuleType]:
+def damaged(
+    wing: types.ModuleType, old: str = "", new: str = ""
+) -> Iterator[types.ModuleType]:
     """A copy of a whole wing, in which `old` reads `new` in the one module that has it.
 
     Its modules import each other and not the originals, so the bug is everywhere that
-    it would be. Lower wings are the real ones.
+    it would be. Lower wings are the real ones. Without `old` nothing is damaged: a test
+    that passes there notices bugs, and not that it was given a copy.
     """
     name = f"{wing.__name__}_damaged"
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, name.rpartition(".")[2])
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(wing.__path__[0], copy, ignore=ignored)
-        places = [p for p in copy.glob("*.py") if old in p.read_text(encoding="utf-8")]
-        assert len(places) == 1, (
-            f"{old!r} stands in {[p.name for p in places]} of {wing.__name__}: "
-            "plant the bug in the words of one module"
-        )
-        text = places[0].read_text(encoding="utf-8").replace(old, new)
-        places[0].write_text(text, encoding="utf-8")
+        place = _plant(copy, old, new) if old else None
         spec = importlib.util.spec_from_file_location(
             name, copy / "__init__.py", submodule_search_locations=[str(copy)]
         )
@@ -41,6 +38,8 @@ def damaged(wing: types.ModuleType, old: str, new: str) -> Iterator[types.Module
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
+            if place:  # now, so that no test takes a slip of the pen for the bug
+                importlib.import_module(f"{name}.{place}")
             yield module
         finally:
             for loaded in list(sys.modules):
@@ -48,8 +47,20 @@ def damaged(wing: types.ModuleType, old: str, new: str) -> Iterator[types.Module
                     del sys.modules[loaded]
 
 
-def damage(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
-    """A copy of one module in which `old` reads `new`."""
+def _plant(folder: Path, old: str, new: str) -> str:
+    """Damage the one module that has `old`, and return its name."""
+    texts = {path: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    places = [path for path, text in texts.items() if old in text]
+    assert len(places) == 1, (
+        f"{old!r} stands in {[path.name for path in places]}: plant the bug in words "
+        "that one module of the wing has"
+    )
+    places[0].write_text(texts[places[0]].replace(old, new), encoding="utf-8")
+    return places[0].stem
+
+
+def damage(module: types.ModuleType, old: str = "", new: str = "") -> types.ModuleType:
+    """A copy of one module in which `old` reads `new`; without `old`, as it is."""
     text = Path(module.__file__).read_text(encoding="utf-8")
     assert old in text, (
         f"{module.__name__} was reworded: plant the bug in its new words"

@@ -1,4 +1,4 @@
-"""The loss of a distillation: the hard part, the soft part, their sum."""
+"""The loss of a distillation: what labels and teacher say, weighed and added up."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .divergences import _widen, token_divergence
+from .divergences import token_divergence, widen
 from .positions import reduce_tokens, shift_and_mask
 from .sparse import SparseTargets, sparse_divergence
 
@@ -47,7 +47,7 @@ def loss_parts(
             )
         # Only the kept positions go through a softmax: faster, and the same numbers.
         student_logits = student_logits[:, :-1][mask]
-    student = _widen(student_logits)  # (N, V)
+    student = widen(student_logits)  # (N, V)
     token_ids, kept = token_ids[mask], mask[mask]
     if len(student) != len(kept):
         raise ValueError(f"{len(student)} logits for {len(kept)} kept positions")

@@ -1,4 +1,4 @@
-"""Distillation losses: what the student pays for not saying what the teacher would.
+"""How far the student's distribution is from the teacher's, token by token.
 
 Notation: p is the teacher's distribution, q the student's, both softened by the same
 temperature T, V the size of the vocabulary that they share, and KL(a || b) the sum of
@@ -52,8 +52,8 @@ def token_divergence(
         )
     if kind == "jsd" and beta in (0, 1):
         kind = "reverse_kl" if beta else "forward_kl"
-    log_q = torch.log_softmax(_widen(student_logits) / temperature, dim=-1)
-    log_p = torch.log_softmax(_widen(teacher_logits) / temperature, dim=-1)
+    log_q = torch.log_softmax(widen(student_logits) / temperature, dim=-1)
+    log_p = torch.log_softmax(widen(teacher_logits) / temperature, dim=-1)
     log_ratio = log_p - log_q
     if kind == "forward_kl":
         terms = log_p.exp() * log_ratio
@@ -62,26 +62,27 @@ def token_divergence(
     elif kind == "tvd":
         terms = 0.5 * (log_p.exp() - log_q.exp()).abs()
     elif kind == "skew_forward_kl":
-        terms = log_p.exp() * _log_over_mixture(log_ratio, skew)
+        terms = log_p.exp() * log_over_mixture(log_ratio, skew)
     elif kind == "skew_reverse_kl":
-        terms = log_q.exp() * _log_over_mixture(-log_ratio, skew)
+        terms = log_q.exp() * log_over_mixture(-log_ratio, skew)
     else:
-        p_to_m = log_p.exp() * _log_over_mixture(log_ratio, beta)
-        q_to_m = log_q.exp() * _log_over_mixture(-log_ratio, 1 - beta)
+        p_to_m = log_p.exp() * log_over_mixture(log_ratio, beta)
+        q_to_m = log_q.exp() * log_over_mixture(-log_ratio, 1 - beta)
         terms = beta * p_to_m + (1 - beta) * q_to_m
-    return _lift(terms.sum(-1))
+    return lift(terms.sum(-1))
 
 
-def _widen(logits: Tensor) -> Tensor:
+def widen(logits: Tensor) -> Tensor:
+    """To float32 at least: half precision would lose the digits of a softmax."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _lift(divergence: Tensor) -> Tensor:
+def lift(divergence: Tensor) -> Tensor:
     """Rounding can end a hair below zero: lift the value, leave the gradient alone."""
     return divergence - divergence.detach().clamp(max=0)
 
 
-def _log_over_mixture(log_ratio: Tensor, share: float) -> Tensor:
+def log_over_mixture(log_ratio: Tensor, share: float) -> Tensor:
     """log(a / m) for m = share a + (1 - share) b, from log_ratio = log(a / b).
 
     By Bayes' rule share a / m = sigmoid(log_ratio + c), c the log-odds of share: no exp

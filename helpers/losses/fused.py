@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .divergences import KINDS, _log_over_mixture
+from .divergences import KINDS, log_over_mixture
 from .sparse import TAILS, sparse_divergence
 
 # Bytes of a tile (tokens x words) and of one block of it, found by measurement: on a
@@ -191,12 +191,12 @@ def _terms(
         gap = (q - log_p.exp()) / 2
         return gap.abs(), q * gap.sign() / 2
     if kind == "skew_forward_kl":
-        log_p_m = _log_over_mixture(log_ratio, skew)  # log(p / m)
+        log_p_m = log_over_mixture(log_ratio, skew)  # log(p / m)
         return log_p.exp() * log_p_m, (skew - 1) * q * log_p_m.exp()
     if kind == "skew_reverse_kl":
-        log_q_m = _log_over_mixture(-log_ratio, skew)
+        log_q_m = log_over_mixture(-log_ratio, skew)
         return q * log_q_m, q * (log_q_m - skew * log_q_m.exp())
-    log_p_m = _log_over_mixture(log_ratio, beta)  # jsd; log(q / m) is log_ratio less
+    log_p_m = log_over_mixture(log_ratio, beta)  # jsd; log(q / m) is log_ratio less
     pull = (1 - beta) * q * (log_p_m - log_ratio)
     return beta * log_p.exp() * log_p_m + pull, pull
 

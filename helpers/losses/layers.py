@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
-from .divergences import _lift, _widen
+from .divergences import lift, widen
 
 
 def hidden_state_loss(
@@ -50,7 +50,7 @@ def hidden_state_loss(
         if kind == "mse":
             per_token = (student - teacher).square().mean(-1)
         else:
-            per_token = _lift(1 - F.cosine_similarity(student, teacher, dim=-1))
+            per_token = lift(1 - F.cosine_similarity(student, teacher, dim=-1))
         losses.append(per_token.sum() / max(1, len(per_token)))
     return torch.stack(losses).mean()
 
@@ -79,7 +79,7 @@ def attention_loss(
             student, teacher = (a.mean(1, keepdim=True) for a in (student, teacher))
         log_q = student.clamp(min=torch.finfo(student.dtype).tiny).log()
         divergence = (torch.xlogy(teacher, teacher) - teacher * log_q).sum(-1)
-        losses.append(_lift(divergence).sum() / max(1, divergence.numel()))
+        losses.append(lift(divergence).sum() / max(1, divergence.numel()))
     return torch.stack(losses).mean()
 
 
@@ -97,7 +97,7 @@ def _paired(student, teacher, pairs) -> Iterator[tuple[Tensor, Tensor]]:
                 f"pair {(i, j)}: the student has layers 0 to {len(student) - 1} here, "
                 f"the teacher 0 to {len(teacher) - 1}"
             )
-        yield _widen(student[i]), _widen(teacher[j].detach())
+        yield widen(student[i]), widen(teacher[j].detach())
 
 
 def _keep(layer: Tensor, mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .divergences import _lift, _widen
+from .divergences import lift, widen
 
 TAILS = ("bucket", "renormalise", "truncate", "sampled")
 
@@ -55,12 +55,12 @@ def sparse_divergence(
             f"token_ids {token_ids.shape} and logprobs {logprobs.shape} must be (N, K) "
             f"for student_logits (N, V), here {student_logits.shape}"
         )
-    student = _widen(student_logits) / temperature
+    student = widen(student_logits) / temperature
     highest = student.detach().amax(-1, keepdim=True)
     student = student - highest  # changes no softmax; sums keep their digits
     token_ids = token_ids.long()
     log_q = student.gather(-1, token_ids)  # (N, K), not normalised yet
-    log_p = _widen(logprobs)
+    log_p = widen(logprobs)
     if tail == "bucket" and token_ids.shape[-1] < student.shape[-1]:
         # The others join the K as one token more. Theirs is a sum over the others, for
         # 1 - Q would lose its digits as Q nears 1.
@@ -74,4 +74,4 @@ def sparse_divergence(
     else:
         log_q = log_q - student.logsumexp(-1, keepdim=True)
     divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return divergence if tail == "truncate" else _lift(divergence)
+    return divergence if tail == "truncate" else lift(divergence)

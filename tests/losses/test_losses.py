@@ -1,6 +1,6 @@
 """The losses: invariants, published bugs, TRL, closed-form gradients, wild logits.
 
-Tests that take the fixture `losses` are also run against damaged copies of the module,
+Tests that take the fixture `losses` are also run against damaged copies of the wing,
 each with one bug planted: the test meant for that bug must reject it.
 """
 
@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 import helpers.losses
 from helpers.data import collate, tokenize_chat
+from tests.damage import damaged, notices
 
 B, T, V = 3, 7, 11
 TEMPERATURES = (0.05, 0.5, 1.0, 2.0, 20.0)
@@ -970,8 +971,8 @@ def test_any_padding_gives_the_loss_of_the_rows(lengths, extra):
 # What is damaged: how the text changes: the test that must notice.
 PLANTED = {
     "bucket renormalised": (
-        'if tail == "bucket" and',
-        "if False and",
+        'if tail == "bucket" and token_ids.shape[-1] <',
+        "if False and token_ids.shape[-1] <",
         test_bug_16_top_k_bias,
     ),
     "truncated in silence": (
@@ -1028,8 +1029,8 @@ PLANTED = {
         test_bug_01_direction_of_the_divergence_and_of_its_mixture,
     ),
     "beta swapped in the mixture": (
-        "_log_over_mixture(log_ratio, beta)",
-        "_log_over_mixture(log_ratio, 1 - beta)",
+        "log_p.exp() * log_over_mixture(log_ratio, beta)",
+        "log_p.exp() * log_over_mixture(log_ratio, 1 - beta)",
         test_bug_01_direction_of_the_divergence_and_of_its_mixture,
     ),
     "beta swapped in the weights": (
@@ -1038,18 +1039,18 @@ PLANTED = {
         test_bug_01_direction_of_the_divergence_and_of_its_mixture,
     ),
     "skew swapped": (
-        "_log_over_mixture(log_ratio, skew)",
-        "_log_over_mixture(log_ratio, 1 - skew)",
+        "log_p.exp() * log_over_mixture(log_ratio, skew)",
+        "log_p.exp() * log_over_mixture(log_ratio, 1 - skew)",
         test_bug_01_direction_of_the_divergence_and_of_its_mixture,
     ),
     "JSD end points swapped": (
-        '"reverse_kl" if beta else "forward_kl"',
-        '"forward_kl" if beta else "reverse_kl"',
+        '"reverse_kl" if beta else "forward_kl"\n    log_q',
+        '"forward_kl" if beta else "reverse_kl"\n    log_q',
         test_bug_02_jsd_does_not_vanish_at_its_end_points,
     ),
     "JSD end points vanish": (
-        'kind = "reverse_kl" if beta else "forward_kl"',
-        "return 0 * student_logits.sum(-1)",
+        'kind = "reverse_kl" if beta else "forward_kl"\n    log_q',
+        "return 0 * student_logits.sum(-1)\n    log_q",
         test_bug_02_jsd_does_not_vanish_at_its_end_points,
     ),
     "T² dropped": (
@@ -1073,8 +1074,8 @@ PLANTED = {
         test_the_loss_is_the_weighted_sum_of_its_parts,
     ),
     "teacher not softened": (
-        "_widen(teacher_logits) / temperature",
-        "_widen(teacher_logits)",
+        "widen(teacher_logits) / temperature",
+        "widen(teacher_logits)",
         test_every_divergence_is_what_its_paper_says,
     ),
     "soft_weight swapped": (
@@ -1153,6 +1154,12 @@ PLANTED = {
         test_no_gradient_reaches_the_teacher,
     ),
 }
+
+
+def test_a_copy_without_a_bug_passes():
+    with damaged(helpers.losses) as copy:
+        for test in {test for _, _, test in PLANTED.values()}:
+            test(copy)
 
 
 @pytest.mark.parametrize("bug", PLANTED)
