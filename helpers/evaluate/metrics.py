@@ -63,7 +63,7 @@ def rouge_l(answer: str, gold: Gold) -> float:
     """F-measure of the longest common subsequence of words (Lin 2004), by rouge-score.
 
     Its own tokenizer knows a to z only and gives every Greek or Chinese answer 0, so it
-    reads the words of `funnel.words`; on English the two agree. No stemming.
+    reads the words of `data.words`; on English the two agree. No stemming.
     """
     return _rouge().score_multi(_all(gold), answer)["rougeL"].fmeasure
 

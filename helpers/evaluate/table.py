@@ -1,9 +1,7 @@
-"""What was kept: the table of a distillation, each number with an interval.
+"""The table of a distillation: everything that was measured, each with an interval.
 
-`compare` lets models answer, `report` measures everything about their answers, and
-`summarise` makes one tidy table of it. Each part is in a module of its own, and its
-names are here as well: `scoring` (who is right), `intervals`, `metrics` (texts),
-`likelihood` (given texts), `calibration`, `judge`, `harness` (public benchmarks).
+`report` lets models answer (`compare`) and measures all about their answers, and
+`summarise` makes one tidy table of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

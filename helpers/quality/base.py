@@ -1,6 +1,10 @@
-"""Rows through rules: what a rule is, what it reads, and what comes through.
+"""Rows through rules: what a rule is, and what comes through a funnel of them.
 
-The rules themselves are in `quality` and `overlap`.
+A *rule* takes a chat row and returns "" to keep it, or the reason for dropping it.
+Rules that must see the other rows as well (duplicates, balance) are marked by
+`over_rows`: they take the list of rows that is left and return one such string for
+each. No rule remembers anything from one call to the next, so a funnel can be run
+again. The rules themselves are in `rules` and `overlap`.
 """
 
 from collections import Counter
@@ -16,9 +20,6 @@ Rule = Callable[[dict], str]
 
 class RuleError(ValueError):
     """A rule that failed or broke the convention; the message names rule and row."""
-
-
-# ---------------------------------------------------------------- the funnel
 
 
 def over_rows(rule: Callable[[Sequence[dict]], Sequence[str]]) -> Rule:

@@ -1,17 +1,4 @@
-"""Which rows are worth training on: rules, the funnel they make, the choice of answers.
-
-    def polite(row):
-        return "" if "please" in answer_of(row).lower() else "never says please"
-
-    result = funnel(rows, {"length": length(3, 60), "polite": polite})
-    result.kept, result.dropped, result.table
-
-A *rule* takes a chat row and returns "" to keep it, or the reason for dropping it.
-Rules that must see the other rows as well (duplicates, balance) are marked by
-`over_rows`: they take the list of rows that is left and return one such string for
-each. No rule remembers anything from one call to the next, so a funnel can be run
-again.
-"""
+"""The rules: is an answer right, is it well formed, is one task more than its share?"""
 
 import hashlib
 import random

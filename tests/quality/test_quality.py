@@ -1,17 +1,13 @@
 """Rules and their funnel: nothing lost, every drop explained, leaks and false alarms.
 
-Tests that take the fixture `quality` are also run against damaged copies of the
-modules, each with one bug planted: the test meant for that bug must reject it.
+Tests that take the fixture `quality` are also run against damaged copies of the wing,
+each with one bug planted: the test meant for that bug must reject it.
 """
 
 import itertools
 import random
 import time
-from types import SimpleNamespace
 
-import helpers.choice
-import helpers.funnel
-import helpers.overlap
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,10 +16,11 @@ from transformers import LlamaForCausalLM
 
 import helpers.quality
 from helpers import data, generate, world
-from helpers.data import DataError
+from helpers.data import DataError, answer_of
+from helpers.data.text import text_of, words
 from helpers.models import ChatModel
 from tests.benchmarks import quality as benchmark
-from tests.damage import damage, notices
+from tests.damage import damaged, notices
 
 
 @pytest.fixture
@@ -52,7 +49,7 @@ def test_a_rule_of_one_line_drops_rows_with_its_reason(quality):
     rows = chats("Yes.", "No.", "Yes!")
 
     def agrees(row):
-        return "" if "Yes" in quality.answer_of(row) else "it disagrees"
+        return "" if "Yes" in answer_of(row) else "it disagrees"
 
     found = quality.funnel(rows, {"agrees": agrees})
     assert found.kept == [rows[0], rows[2]]
@@ -96,7 +93,7 @@ def test_a_funnel_of_nothing_is_empty(quality):
 def test_a_rule_that_raises_is_named_with_its_row_and_the_cause(quality):
     rows = chats("3", "x")
     with pytest.raises(quality.RuleError, match="'n' failed on row '1': ValueError:"):
-        quality.funnel(rows, {"n": lambda row: str(int(quality.answer_of(row)))[:0]})
+        quality.funnel(rows, {"n": lambda row: str(int(answer_of(row)))[:0]})
     broken = quality.over_rows(lambda rows: 1 / 0)
     with pytest.raises(quality.RuleError, match="'r' failed: ZeroDivisionError"):
         quality.funnel(rows, {"r": broken})
@@ -445,10 +442,7 @@ def test_balance_caps_every_task_at_the_smallest(quality):
 
 def exact_duplicates(rows, threshold, n):
     """Places of rows that reach the threshold with an earlier row that is kept."""
-    read = [
-        helpers.quality.base.words(helpers.quality.base.text_of(row, "both"))
-        for row in rows
-    ]
+    read = [words(text_of(row, "both")) for row in rows]
     sets = [{tuple(w[i : i + n]) for i in range(len(w) - n + 1)} for w in read]
     kept, found = [], set()
     for place, ours in enumerate(sets):
@@ -670,7 +664,7 @@ def test_best_of_n_keeps_one_right_answer_a_prompt(quality):
              ("r", "right r"), ("p", "Right!"))]  # fmt: skip
 
     def right(row):
-        return "" if "right" in quality.answer_of(row).lower() else "wrong"
+        return "" if "right" in answer_of(row).lower() else "wrong"
 
     picks = {
         "first": ["right, and long", "right r"],
@@ -798,76 +792,64 @@ def disguised(quality):
     test_bug_22_every_planted_leak_is_found(quality, "other signs", 0.0)
 
 
-# bug: (module, as it is, as it must not be, the test that notices)
+# bug: (as it is, as it must not be, the test that notices)
 PLANTED = {
     "only n-grams of n words": (
-        helpers.quality.overlap,
         "size = min(n, len(its))",
         "size = n",
         test_bug_22_a_prompt_shorter_than_n_is_found_as_a_whole,
     ),
     "punctuation counts": (
-        helpers.quality.overlap,
         "its = words(prompt)",
         "its = prompt.split()",
         test_bug_22_a_leak_inside_a_longer_text_is_found,
     ),
     "case counts in short prompts": (
-        helpers.quality.overlap,
         "whole.setdefault(normalised(prompt)",
         "whole.setdefault(prompt",
         disguised,
     ),
     "answers and earlier turns are not searched": (
-        helpers.quality.overlap,
         'for m in row["messages"] if m["role"] != "system"',
         'for m in row["messages"][:-1] if m["role"] != "system"',
         test_bug_22_a_leak_inside_a_longer_text_is_found,
     ),
     "share is not used": (
-        helpers.quality.overlap,
         "if count[item] < share * runs[item]:",
         "if count[item] < 0:",
         test_bug_22_a_shared_template_is_no_leak,
     ),
     "boilerplate is not used": (
-        helpers.quality.overlap,
         " - ignored(size)",
         "",
         test_bug_22_a_template_in_the_user_s_turn_can_be_ignored,
     ),
     "what is ignored hides copies": (
-        helpers.quality.overlap,
         "item = whole.get(prompt)",
         "item = None",
         test_bug_22_a_copy_counts_though_all_its_words_are_ignored,
     ),
     "a leak is common once it is repeated": (
-        helpers.quality.overlap,
         "once = dict(zip(prompts, hits, strict=True)).values()",
         "once = hits",
         test_bug_22_a_template_in_the_user_s_turn_can_be_ignored,
     ),
     "the wrong item is blamed": (
-        helpers.quality.overlap,
         "max(count, key=lambda item: count[item] / runs[item])",
         "next(iter(count))",
         test_a_match_names_the_item_that_it_holds_most_of,
     ),
     "no exact Jaccard": (
-        helpers.quality.overlap,
         "if similarity >= threshold:",
         "if similarity > 0:",
         test_near_duplicates_agree_with_exact_jaccard,
     ),
     "too few bands": (
-        helpers.quality.overlap,
         "b = max(2, math.ceil(b))",
         "b = 2",
         test_near_duplicates_agree_with_exact_jaccard,
     ),
     "an index that outlives the funnel": (
-        helpers.quality.overlap,
         "    @over_rows\n    def rule(rows: Sequence[dict]) -> list[str]:\n"
         "        index = MinHashLSH(num_perm=b * r, params=(b, r))\n",
         "    index = MinHashLSH(num_perm=b * r, params=(b, r))\n"
@@ -875,37 +857,31 @@ PLANTED = {
         twice,
     ),
     "dropped rows by rule, not in order": (
-        helpers.quality.base,
         "for i in sorted(verdicts)",
         "for i in verdicts",
         test_each_rule_sees_what_the_last_one_left,
     ),
     "True passes for a reason": (
-        helpers.quality.base,
         "not isinstance(found[place], str)",
         "not isinstance(found[place], (str, bool))",
         lambda q: test_a_rule_that_returns_another_type_is_told_the_convention(q, True),
     ),
     "abstentions do not count": (
-        helpers.quality.choice,
         "n / len(group)",
         "n / count.total()",
         test_the_majority_wins_and_its_share_is_told,
     ),
     "abstentions win": (
-        helpers.quality.choice,
         "for vote in votes if vote is not None",
         "for vote in votes",
         test_the_majority_wins_and_its_share_is_told,
     ),
     "no finish_reason is truncated": (
-        helpers.quality,
         'row.get("finish_reason") == "length"',
         'row.get("finish_reason") != "stop"',
         test_truncated_says_nothing_where_the_row_does_not,
     ),
     "balance draws by chance": (
-        helpers.quality,
         'random.Random(f"{seed} {task}")',
         "random.Random()",
         test_balance_caps_every_task_at_the_smallest,
@@ -913,13 +889,14 @@ PLANTED = {
 }
 
 
+@pytest.mark.parametrize("test", dict.fromkeys(test for *_, test in PLANTED.values()))
+def test_a_copy_without_a_bug_passes(test):
+    with damaged(helpers.quality) as copy:
+        test(copy)
+
+
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_noticed(bug):
-    module, old, new, test = PLANTED[bug]
-    names = {**vars(helpers.quality), **vars(damage(module, old, new))}
-    assert notices(test, SimpleNamespace(**names))
-
-
-@pytest.mark.parametrize("test", [twice, disguised])
-def test_the_sound_modules_pass_what_only_the_planted_bugs_use(test):
-    test(helpers.quality)
+    old, new, test = PLANTED[bug]
+    with damaged(helpers.quality, old, new) as copy:
+        assert notices(test, copy)
