@@ -9,12 +9,6 @@ import sys
 import types
 import warnings
 
-import helpers.calibration
-import helpers.intervals
-import helpers.judge
-import helpers.likelihood
-import helpers.metrics
-import helpers.scoring
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +18,12 @@ from rouge_score import rouge_scorer
 from scipy import special, stats
 from sklearn.calibration import calibration_curve
 
+import helpers.evaluate.calibration
+import helpers.evaluate.intervals
+import helpers.evaluate.judge
+import helpers.evaluate.likelihood
+import helpers.evaluate.metrics
+import helpers.evaluate.scoring
 from helpers import data, evaluate, generate, world
 from tests.damage import damage, notices
 
@@ -869,5 +869,5 @@ PLANTED = {
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_noticed(bug):
     module, old, new, test = PLANTED[bug]
-    test(module)
+    test(damage(module))
     assert notices(test, damage(module, old, new))
