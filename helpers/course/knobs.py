@@ -1,4 +1,4 @@
-"""The runs behind notebook 11: which settings, and what is kept of each student."""
+"""The runs behind the notebook on hyperparameters: settings, and what is kept."""
 
 import dataclasses
 import time

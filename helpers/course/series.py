@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE, TARGET = ROOT / "notebooks", ROOT / "executed"
-RESULTS = Path("results", "lap.json")  # written by notebook 10, beside the notebook
+RESULTS = Path("results", "lap.json")  # written by the notebook on evaluation
 PAGE, TABLE = "README.md", ("<!-- results -->", "<!-- end of results -->")
 KEEP = "COURSE_KEEP_RESULTS"  # set in the kernels of a run: results may be replaced
 CELL_SECONDS = 600
@@ -42,7 +42,7 @@ class CourseError(RuntimeError):
 
 
 def find_notebooks(folder: Path = SOURCE, numbers: Sequence[str] = ()) -> list[Path]:
-    """The series in order, `00_….ipynb` to `13_….ipynb`, or those with these numbers.
+    """The series in order, `00_….ipynb` to `17_….ipynb`, or those with these numbers.
 
     Raises `CourseError` when there is none, or when a number names no notebook.
     """
@@ -54,7 +54,8 @@ def find_notebooks(folder: Path = SOURCE, numbers: Sequence[str] = ()) -> list[P
         )
     if missing := [number for number in numbers if number not in found]:
         raise CourseError(
-            f"no notebook {', '.join(missing)}; there are {', '.join(found)}"
+            f"no notebook has the number {', '.join(missing)}; "
+            f"there are {', '.join(found)}"
         )
     return [path for number, path in found.items() if not numbers or number in numbers]
 
@@ -163,7 +164,8 @@ def course(
         print(format_results(read_results(results)), end="\n\n")
     elif not numbers:
         raise CourseError(
-            f"the series ran, but notebook 10 left no {RESULTS}, so there is no table"
+            f"the series ran, but the notebook on evaluation left no {RESULTS}, "
+            "so there is no table"
         )
     print(f"Look at  {_short(target / paths[-1].name)}")
     if (figure := results.with_suffix(".png")).exists():
@@ -231,7 +233,7 @@ def keep_results(
 
 
 def read_results(path: Path) -> dict:
-    """The results that notebook 10 writes, for the table at the end of a run.
+    """The results of the notebook on evaluation, for the table at the end of a run.
 
     Form: `{"columns": [...], "rows": [[...], ...], "run_card": {...}}`.
     Raises `CourseError` when the file does not have this form.
@@ -247,7 +249,8 @@ def read_results(path: Path) -> dict:
     if not well_formed:
         raise CourseError(
             f'{path} needs the form {{"columns": [...], "rows": [[...]], '
-            '"run_card": {...}}, each row as long as the columns; run notebook 10 again'
+            '"run_card": {...}}, each row as long as the columns; run the notebook on '
+            "evaluation again"
         )
     return results
 
@@ -284,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.course", description="Run the notebooks in order."
     )
-    parser.add_argument("numbers", nargs="*", help="only these, such as 04 07")
+    parser.add_argument("numbers", nargs="*", help="only these, such as 04 06")
     parser.add_argument(
         "--refresh", action="store_true", help="in place, storing the outputs"
     )

@@ -215,7 +215,8 @@ def _scores(entry: Entry, examples: Sequence[world.Example]) -> None:
             "It answers as the student base does: did you return the student that "
             "`teach` gave?"
             if (answers[0] == answers[1]).all()
-            else "Which task does it do worst? Notebooks 03, 05 and 11 say what helps."
+            else "Which task does it do worst? The notebooks on data quality, "
+            "training and hyperparameters say what helps."
         )
     )
 
