@@ -30,19 +30,19 @@ def test_a_run_shows_progress_and_table_and_leaves_the_notebooks_alone(
     tmp_path, capsys
 ):
     first = notebook(tmp_path / "notebooks", "00_start.ipynb", "print(1 + 1)")
-    last = notebook(tmp_path / "notebooks", "10_evaluation.ipynb", WRITE_RESULTS)
+    last = notebook(tmp_path / "notebooks", "07_evaluation.ipynb", WRITE_RESULTS)
     before = first.read_bytes(), last.read_bytes()
     series.course(tmp_path / "notebooks", tmp_path / "executed")
     said = capsys.readouterr().out
     lines = [line for line in said.splitlines() if line.startswith("[")]
     assert [line.split()[:2] for line in lines] == [
         ["[1/2]", "00_start"],
-        ["[2/2]", "10_evaluation"],
+        ["[2/2]", "07_evaluation"],
     ]
     assert all(line.rstrip().endswith("s  ok") for line in lines)
     assert "Results of this run" in said
     assert "teacher      0.95" in said and "device cpu" in said
-    assert str(tmp_path / "executed" / "10_evaluation.ipynb") in said
+    assert str(tmp_path / "executed" / "07_evaluation.ipynb") in said
     assert str(tmp_path / "executed" / "results" / "lap.png") in said
     assert (first.read_bytes(), last.read_bytes()) == before
     assert not (tmp_path / "notebooks" / "results").exists()
@@ -130,7 +130,7 @@ def test_notebooks_are_found_in_order_and_by_number(tmp_path):
         "10_b.ipynb",
     ]
     assert [p.name for p in series.find_notebooks(tmp_path, ["10"])] == ["10_b.ipynb"]
-    with pytest.raises(series.CourseError, match="no notebook 05; there are 02, 10"):
+    with pytest.raises(series.CourseError, match="the number 05; there are 02, 10"):
         series.find_notebooks(tmp_path, ["05"])
 
 

@@ -1,4 +1,4 @@
-"""Notebook 13 on data that the course never saw; the record of what answers cost."""
+"""The case study on data that the course never saw; the record of what answers cost."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from helpers import world
 from helpers.course import record
 from helpers.models import ChatModel
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "13_case_study.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "17_case_study.ipynb"
 SETTING = 'DATA = None  # or "my_chats.jsonl"'
 RECORDED = "## 4 "  # from this heading on, nothing is about the learner's data
 PARTS = ("la rueda", "el freno", "la cadena", "el timbre")

@@ -1,4 +1,4 @@
-"""Figures of notebook 13: every interval and every claim is drawn where it is."""
+"""Figures of the case study: every interval and every claim is drawn where it is."""
 
 import numpy as np
 import pytest

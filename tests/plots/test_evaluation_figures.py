@@ -1,4 +1,4 @@
-"""Figures of notebook 10: true values, and what readers must be able to tell apart."""
+"""Figures of evaluation: true values, and what readers must be able to tell apart."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Figures of notebook 11: what is drawn is what was given."""
+"""Figures of the settings: what is drawn is what was given."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Searches under a budget of steps, and the runs that notebook 11 shows."""
+"""Searches under a budget of steps, and the recorded runs of the knobs."""
 
 import numpy as np
 import optuna
