@@ -42,7 +42,8 @@ GIB = 2**30
 FACTS = Path(__file__).parent / "model_facts.toml"
 # Bytes a position and word at the peak of `losses.loss_parts`, forward and backward, in
 # float32 as in bfloat16: the logits of both models and the copies alive with them.
-# Counted by tests/test_ledger.py. None: cross-entropy alone; "sparse": few tokens.
+# Counted by tests/memory/test_ledger.py. None: cross-entropy alone; "sparse": few
+# tokens.
 EAGER_BYTES = {
     None: 12,
     "sparse": 24,

@@ -39,7 +39,9 @@ BARE_LAB = rf"\blabs? {LISTED}"
 BARE_IN_CARD = r"Before this\n.*?\b\d\d\b"
 BARE_IN_SOURCE = r"(?<![a-z])notebooks?[ _]+\d\d?(?!\d)"
 NUMBERED = re.compile(r"(?:lab)?(\d\d)_\w+\.ipynb")
-PATH = re.compile(rf"(?:helpers|tests|{'|'.join(FOLDERS)})/[\w./-]+")
+PATH = re.compile(
+    rf"(?<![\w/.])(?:helpers|tests|{'|'.join(FOLDERS)})/[\w/-]+(?:\.\w+)*"
+)
 
 
 class Prose(NamedTuple):
@@ -108,9 +110,7 @@ def faults(page: Path, markdown: str, attached: Container = ()) -> Iterator[str]
     for text, target in found.links:
         if target.removeprefix("attachment:") not in attached:
             yield from _link_faults(page, text, target)
-    for code in found.code:
-        if PATH.fullmatch(code) and not (ROOT / code).exists():
-            yield f"names `{code}`, which is not there"
+    yield from _missing_files("\n".join(found.code))
     yield from _missing_notebooks(markdown)
     text = "\n".join(found.blocks)
     for bare in re.finditer(f"{BARE_NOTEBOOK}|{BARE_LAB}|{BARE_IN_CARD}", text, re.I):
@@ -134,6 +134,12 @@ def _link_faults(page: Path, text: str, target: str) -> Iterator[str]:
     meant = NUMBERED.fullmatch(path.name)
     if said and meant and said[1] != meant[1]:
         yield f"calls {path.name} {text!r}, another number"
+
+
+def _missing_files(text: str) -> Iterator[str]:
+    for name in {found[0] for found in PATH.finditer(text)}:
+        if not (ROOT / name).exists():
+            yield f"names {name}, which is not there"
 
 
 def _missing_notebooks(text: str) -> Iterator[str]:
@@ -172,7 +178,8 @@ def test_sources_name_notebooks_by_file_or_topic():
         text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT)
         found += [f"{name} {fault}" for fault in source_faults(text)]
         if name.parts[0] == "helpers":  # tests make up files of their own
-            found += [f"{name} {fault}" for fault in _missing_notebooks(text)]
+            gone = [*_missing_notebooks(text), *_missing_files(text)]
+            found += [f"{name} {fault}" for fault in gone]
     assert not found, "\n".join(found)
 
 
@@ -217,7 +224,7 @@ BAD = {
     "code of a file that moved": ("`helpers/jsonl.py` reads it", "is not there"),
     "a command on a file that moved": (
         "`pytest notebooks/10_evaluation.ipynb`",
-        "names 10_evaluation.ipynb",
+        "10_evaluation.ipynb, which is not there",
     ),
 }
 GOOD = [
