@@ -1,15 +1,22 @@
-"""Figures of notebook 13: people's labels or a teacher, and claims beside measurements.
-
-Built like those of `plots`, which also shows them.
-"""
+"""Figures of `case_study`: people's labels or a teacher, claims beside measurements."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
-from ..evaluate.intervals import Interval
-from .base import COLOURS, _title
+from .base import (
+    COLOURS,
+    Interval,
+    count_axis,
+    headline,
+    mark_interval,
+    name_rows,
+    reference_line,
+    role_of,
+)
 
 # Green learns from people, orange from the teacher, as everywhere in the course.
 METHODS = {
@@ -17,7 +24,6 @@ METHODS = {
     "careless labels": ("gold", "v--"),
     "gold labels": ("gold", "D"),
 }
-ROLES = {"teacher": "teacher", "student base": "baseline", "page": "baseline"}
 
 
 def labels_or_teacher(
@@ -38,20 +44,37 @@ def labels_or_teacher(
         axes.errorbar(x, value, reach, fmt=look, color=COLOURS[role], label=method,
                       capsize=3, lw=1.5)  # fmt: skip
     for name, value in references.items():
-        colour = COLOURS[ROLES[name]]
-        axes.axhline(value, color=colour, lw=1.5, ls=(0, (1, 1)))
-        axes.annotate(name, (1, value), (0, 3), color=colour, fontsize=8, ha="right",
-                      xycoords=axes.get_yaxis_transform(),
-                      textcoords="offset points")  # fmt: skip
+        reference_line(axes, name, value)
     prompts = sorted({n for by_prompts in methods.values() for n in by_prompts})
-    axes.set_xscale("log")
-    axes.set_xticks(prompts, [f"{n:,}" for n in prompts])
-    axes.minorticks_off()
+    count_axis(axes, prompts)
     axes.set(title=title, xlabel="prompts, each with one answer", ylim=(0, 1.08),
              ylabel="right answers (95 % interval)")  # fmt: skip
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=len(methods))
+    return figure
+
+
+def accuracy_by_task(
+    intervals: Mapping[str, Mapping[str, tuple]], title: str
+) -> Figure:
+    """Accuracy and interval: model -> task -> (value, low, high), a row a task."""
+    tasks = list(next(iter(intervals.values())))
+    figure = Figure(figsize=(7, 0.9 + 0.5 * len(tasks)))
+    axes = figure.subplots()
+    for offset, (model, by_task) in zip(
+        (0.22, 0, -0.22), intervals.items(), strict=True
+    ):
+        colour = COLOURS[role_of(model)]
+        rows = np.arange(len(tasks)) - offset
+        found = [by_task[task] for task in tasks]
+        table = DataFrame(found, columns=["value", "low", "high"])
+        mark_interval(axes, rows, table, colour, lw=1.5, label=model)
+    name_rows(axes, tasks, above=0.6, below=0.6)
+    axes.set(xlim=(-0.02, 1.02), title=title,
+             xlabel="share of right answers (95 % interval)")  # fmt: skip
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -67,10 +90,10 @@ def claims(
     logarithmic: what is left of each cost, the claim hollow, ours with its interval.
     """
     figure = Figure(figsize=(8.8, 1.5 + 0.4 * max(len(kept), len(left))))
-    _title(figure, title)
+    headline(figure, title)
     panels = figure.subplots(1, 2)
     for row, (name, i) in enumerate(kept.items()):
-        role = ROLES.get(name) or METHODS[name][0]
+        role = METHODS[name][0] if name in METHODS else role_of(name)
         _dot(panels[0], row, i, COLOURS[role])
     panels[0].axvline(claimed, color="black", lw=1, ls=":")
     panels[0].annotate(f"page: {claimed:.0%}", (claimed, -0.62), (-4, 0), ha="right",
@@ -90,18 +113,15 @@ def claims(
     return figure
 
 
-def _dot(axes, row: int, i: Interval, colour: str) -> None:
-    axes.hlines(row, i.low, i.high, color=colour)
-    axes.plot(i.value, row, "o", color=colour)
+def _dot(axes: Axes, row: int, i: Interval, colour: str) -> None:
+    mark_interval(axes, row, i, colour)
     axes.annotate(f"{i.value:.1%}", (i.value, row), (0, 6), ha="center", fontsize=8,
                   textcoords="offset points",
                   bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
 
 
-def _rows(axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(names) - 0.5, -0.8)
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    name_rows(axes, names, above=0.8)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     axes.xaxis.minorticks_off()
     axes.grid(axis="x")

@@ -1,18 +1,41 @@
-"""Figures of notebook 10: what single numbers hide, and what a model does under load.
+"""Figures of `evaluation`: what was kept, what single numbers hide, what load does."""
 
-Built like those of `plots`, which also shows them.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from pandas import DataFrame
 
-from .base import COLOURS, _role, _title
+from .base import COLOURS, Interval, headline, mark_interval, name_rows, role_of
 
-LOOKS = ("o-", "s--", "^:", "D-.")  # for models of one role
+
+def kept_and_saved(
+    accuracy: Mapping[str, tuple], costs: Mapping[str, float], title: str
+) -> Figure:
+    """The lap in one picture: what was kept, and what is left of each cost.
+
+    accuracy: model -> (value, low, high); costs: name -> student as a share of teacher.
+    """
+    figure = Figure(figsize=(8, 2.9))
+    headline(figure, title)
+    left, right = figure.subplots(1, 2)
+    for row, (model, (value, low, high)) in enumerate(accuracy.items()):
+        colour = COLOURS[role_of(model)]
+        left.barh(row, value, 0.6, color=colour)
+        left.hlines(row, low, high, color="black", lw=1.5)
+        left.annotate(f"{value:.0%}", (0.02, row), va="center", color="white",
+                      fontweight="bold")  # fmt: skip
+    name_rows(left, accuracy)
+    left.set(xlim=(0, 1), xlabel="right answers on test (95 % interval)")
+    for row, share in enumerate(costs.values()):
+        right.barh(row, 1, 0.6, color=COLOURS["teacher"], alpha=0.25)
+        right.barh(row, share, 0.6, color=COLOURS["student"])
+        right.annotate(f"{share:.0%} of the teacher's", (share, row), (4, 0),
+                       va="center", textcoords="offset points")  # fmt: skip
+    name_rows(right, costs)
+    right.set(xlim=(0, 1), xticks=[], xlabel="what the distilled student still costs")
+    return figure
 
 
 def two_numbers(
@@ -33,14 +56,27 @@ def two_numbers(
                           textcoords="offset points")  # fmt: skip
     axes.plot([], [], "o", mfc="white", mec="black", ms=7, label="as reported")
     axes.plot([], [], "o", color=COLOURS["student"], ms=7, label="measured with care")
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, rows)
     values = [value for pair in rows.values() for value in pair]
-    axes.set(xlim=(min(values) - 0.1, max(values) + 0.1), xlabel=xlabel, title=title,
-             ylim=(len(rows) - 0.5, -0.5))  # fmt: skip
+    axes.set(xlim=(min(values) - 0.1, max(values) + 0.1), xlabel=xlabel, title=title)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if x < 1.001 else "")
     axes.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def small_samples(shares: Mapping[int, Sequence[float]], truth: float) -> Figure:
+    """Retention measured on many random samples of each size, against that of all."""
+    figure = Figure(figsize=(6, 2.6))
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)
+    for row, values in enumerate(shares.values()):
+        heights = row + rng.uniform(-0.25, 0.25, len(values))
+        axes.plot(values, heights, "o", ms=3, alpha=0.4, color=COLOURS["student"])
+    axes.axvline(truth, color="black", lw=1, ls=":")
+    name_rows(axes, [f"{size} examples" for size in shares])
+    axes.set(xlabel="retention measured on a sample",
+             title="Few examples show whatever chance wants")  # fmt: skip
     return figure
 
 
@@ -69,28 +105,68 @@ def agreement_and_accuracy(
     return figure
 
 
-def ratios(
-    intervals: Mapping[str, object],
-    title: str,
-    xlabel: str,
-    role: str = "student",
-    line: float | None = 1,
-) -> Figure:
-    """An `Interval` of a ratio in each row, and a line where the ratio should be."""
-    figure = Figure(figsize=(7.4, 1 + 0.42 * len(intervals)))
-    axes = figure.subplots()
-    for row, i in enumerate(intervals.values()):
-        axes.hlines(row, i.low, i.high, color=COLOURS[role])
-        axes.plot(i.value, row, "o", color=COLOURS[role])
-        axes.annotate(f"{i.value:.2f}", (i.value, row), (0, 6), ha="center",
-                      textcoords="offset points")  # fmt: skip
-    if line is not None:
-        axes.axvline(line, color="black", lw=1, ls=":")
-    axes.set_yticks(range(len(intervals)), intervals)
-    axes.tick_params(axis="y", length=0)
-    axes.set(ylim=(len(intervals) - 0.5, -0.7), title=title, xlabel=xlabel)
-    axes.grid(axis="x")
+def reliability(tables: Mapping[str, DataFrame], title: str) -> Figure:
+    """Confidence against accuracy, a panel a model: the tables of
+    `evaluate.reliability`. A larger dot holds more items; on the line a model is as
+    right as it is sure, below it over-confident."""
+    figure = Figure(figsize=(max(3.4, 2.9 * len(tables)), 3.3))
+    headline(figure, title)
+    panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        some = table[table["count"] > 0]
+        share = some["count"] / some["count"].sum()
+        colour = COLOURS[role_of(name)]
+        error = (share * (some["accuracy"] - some["confidence"]).abs()).sum()
+        axes.plot([0, 1], [0, 1], ":", color="black", lw=1)
+        axes.vlines(some["confidence"], some["confidence"], some["accuracy"],
+                    color=colour, alpha=0.5, lw=1.5)  # fmt: skip
+        axes.scatter(some["confidence"], some["accuracy"], 20 + 200 * share,
+                     color=colour, clip_on=False, zorder=3)  # fmt: skip
+        axes.text(0.03, 0.95, f"ECE {error:.2f}", color=colour, va="top")
+        axes.set(xlim=(0, 1), ylim=(0, 1), title=name, xlabel="confidence, mean of bin")
+        axes.set_aspect("equal")
+    panels[0].set_ylabel("share of right ones")
     return figure
+
+
+MARKERS = ("o", "s", "^", "D", "v")  # for models of one role
+
+
+def scores(
+    table: DataFrame, title: str, metric: str = "accuracy", by: str = "task"
+) -> Figure:
+    """One metric of `evaluate.summarise`, a panel a split, a row for each group of `by`
+    and for all items, a dot with its interval for each model."""
+    table = table[(table["metric"] == metric) & table["by"].isin([by, "all"])]
+    if table.empty:
+        raise ValueError(f"the table has no {metric!r} by {by!r}")
+    # The whole stands below its parts.
+    groups = [*table.loc[table["by"] == by, "group"].unique(), "all"]
+    groups = list(dict.fromkeys(groups))
+    names, splits = table["model"].unique(), table["split"].unique()
+    height = 1.6 + (0.2 + 0.14 * len(names)) * len(groups)
+    figure = Figure(figsize=(1.8 + 3.2 * len(splits), height))
+    headline(figure, title)
+    panels = figure.subplots(1, len(splits), squeeze=False, sharex=True, sharey=True)[0]
+    roles = [role_of(name) for name in names]
+    for axes, split in zip(panels, splits, strict=True):
+        for place, name in enumerate(names):
+            chosen = table[(table["split"] == split) & (table["model"] == name)]
+            rows = [groups.index(group) for group in chosen["group"]]
+            rows = np.array(rows) + 0.7 * ((place + 0.5) / len(names) - 0.5)
+            colour = COLOURS[roles[place]]
+            marker = MARKERS[roles[:place].count(roles[place]) % len(MARKERS)]
+            mark_interval(axes, rows, chosen, colour, lw=1.5, marker=marker,
+                          label=name, clip_on=False)  # fmt: skip
+        name_rows(axes, groups)
+        axes.set(title=split, xlabel=f"{metric} (95 % interval)")
+        axes.grid(axis="x")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+LOOKS = ("o-", "s--", "^:", "D-.")  # for models of one role
 
 
 def load(table: DataFrame, title: str, limit_seconds: float | None = None) -> Figure:
@@ -98,10 +174,10 @@ def load(table: DataFrame, title: str, limit_seconds: float | None = None) -> Fi
     the right, against users at a time; medians, and bars from the least repeat to the
     most. Both axes are logarithmic. A dotted line marks the limit."""
     figure = Figure(figsize=(8.4, 3.4))
-    _title(figure, title)
+    headline(figure, title)
     panels = figure.subplots(1, 2)
     names = list(table["model"].unique())
-    roles = [_role(name) for name in names]
+    roles = [role_of(name) for name in names]
     levels = sorted(table["concurrency"].unique())
     for axes, column in zip(panels, ("tokens a second", "p95"), strict=True):
         for place, name in enumerate(names):
@@ -127,4 +203,26 @@ def load(table: DataFrame, title: str, limit_seconds: float | None = None) -> Fi
                            textcoords="offset points")  # fmt: skip
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def ratios(
+    intervals: Mapping[str, Interval],
+    title: str,
+    xlabel: str,
+    role: str = "student",
+    line: float | None = 1,
+) -> Figure:
+    """The interval of a ratio in each row, and a line where the ratio should be."""
+    figure = Figure(figsize=(7.4, 1 + 0.42 * len(intervals)))
+    axes = figure.subplots()
+    for row, i in enumerate(intervals.values()):
+        mark_interval(axes, row, i, COLOURS[role])
+        axes.annotate(f"{i.value:.2f}", (i.value, row), (0, 6), ha="center",
+                      textcoords="offset points")  # fmt: skip
+    if line is not None:
+        axes.axvline(line, color="black", lw=1, ls=":")
+    name_rows(axes, intervals, above=0.7)
+    axes.set(title=title, xlabel=xlabel)
+    axes.grid(axis="x")
     return figure

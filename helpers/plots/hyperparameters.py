@@ -1,4 +1,4 @@
-"""The figures of notebook 11: what the settings of a training do."""
+"""Figures of `hyperparameters`: what the settings of a training do."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pandas import DataFrame
 
-from .base import COLOURS, seed_points
+from .base import COLOURS, headline, seed_line, seed_points
 
 # Two ways to train one student share its colour and differ in the line.
 LINES = {"LoRA": "-", "full": "--"}
@@ -18,14 +18,6 @@ PAGE = (1e-5, 5e-5)  # learning rates that recipes for large models name
 def _label(axes: Axes, text: str, at: tuple[float, float], colour: str, **how) -> None:
     how = {"xytext": (5, 0), "ha": "left", "va": "center"} | how
     axes.annotate(text, at, textcoords="offset points", color=colour, **how)
-
-
-def _seeds(axes: Axes, table: DataFrame, style: str) -> None:
-    """A line through the means of a table (settings, seeds), a point for each seed."""
-    colour = COLOURS["student"]
-    for place, row in table.iterrows():
-        axes.plot([place] * len(row), row, ".", color=colour, alpha=0.5, ms=5)
-    axes.plot(table.index, table.mean(axis=1), style, color=colour)
 
 
 def first_step(widths: Sequence[int], moved: Mapping[str, Sequence[float]]) -> Figure:
@@ -83,7 +75,8 @@ def learning_rates(runs: DataFrame, base: float, title: str) -> Figure:
         chosen = runs[runs["way"] == way]
         table = chosen.pivot(index="learning_rate", columns="seed", values="validation")
         best = table.mean(axis=1).idxmax()
-        _seeds(axes, table, style)
+        seed_line(axes, table.index, table.to_numpy(), style, COLOURS["student"],
+                  zorder=2.1)  # fmt: skip
         at = best, table.loc[best].mean()
         how = {"ha": "center", "xytext": (0, 12)}
         _label(axes, way, at, COLOURS["student"], **how)
@@ -102,12 +95,13 @@ def batch_sizes(runs: DataFrame, title: str) -> Figure:
         chosen = runs[runs["way"] == way]
         table = chosen.pivot(index="batch_size", columns="seed", values="validation")
         axes.set_xscale("log", base=2)
-        _seeds(axes, table, "-")
+        seed_line(axes, table.index, table.to_numpy(), "-", COLOURS["student"],
+                  zorder=2.1)  # fmt: skip
         axes.set_xticks(table.index, table.index)
         axes.set_xlabel("rows in a batch")
         axes.set_title(way, fontsize=9)
     panels[0].set(ylim=(0, 1), ylabel="right answers\non validation")
-    figure.suptitle(title, x=0.01, ha="left")
+    headline(figure, title)
     return figure
 
 
@@ -131,7 +125,7 @@ def over_fitting(table: DataFrame, chosen: int, title: str) -> Figure:
     panels[0].set_ylim(top=1.15 * table[["train", "validation"]].max().max())
     panels[1].set_ylim(0, 1)
     _label(panels[1], f"lowest NLL: step {chosen}", (chosen, 0.06), COLOURS["baseline"])
-    figure.suptitle(title, x=0.01, ha="left")
+    headline(figure, title)
     return figure
 
 
@@ -194,7 +188,7 @@ def progress(curves: Mapping[str, Sequence[tuple]], title: str) -> Figure:
         axes.set_xlabel("training steps spent")
         axes.set_title(way, fontsize=9)
     panels[0].set_ylabel("best so far,\nright on validation")
-    figure.suptitle(title, x=0.01, ha="left")
+    headline(figure, title)
     return figure
 
 

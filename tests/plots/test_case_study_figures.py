@@ -6,7 +6,6 @@ from matplotlib import colors
 
 from helpers import plots
 from helpers.evaluate import Interval
-from helpers.plots import case_study as plots_case
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def budgets():
         "gold labels": {8000: Interval(0.96, 0.94, 0.98)},
     }
     references = {"teacher": 0.97, "student base": 0.5}
-    figure = plots_case.labels_or_teacher(found, references, "Few prompts")
+    figure = plots.labels_or_teacher(found, references, "Few prompts")
     return found, figure
 
 
@@ -32,7 +31,7 @@ def claims():
     }
     left = {"seconds": (0.15, Interval(0.11, 0.1, 0.12)),
             "bytes": (0.05, Interval(0.02, 0.02, 0.02))}  # fmt: skip
-    return kept, left, plots_case.claims(kept, 0.92, left, "The ratios hold")
+    return kept, left, plots.claims(kept, 0.92, left, "The ratios hold")
 
 
 def of_colour(artists, role):
@@ -94,3 +93,25 @@ def test_claims_stand_beside_what_was_measured(claims):
 def test_the_share_kept_is_written_at_every_student(claims):
     here, _ = claims[-1].axes
     assert {"52.0%", "98.0%", "page: 92%"} <= {text.get_text() for text in here.texts}
+
+
+def test_accuracy_by_task_keeps_models_apart_in_the_row_of_a_task():
+    found = {
+        "teacher": {"math": (0.9, 0.8, 1.0), "summary": (0.8, 0.7, 0.9)},
+        "student base": {"math": (0.1, 0.0, 0.2), "summary": (0.2, 0.1, 0.3)},
+        "distilled student": {"math": (0.7, 0.6, 0.8), "summary": (0.6, 0.5, 0.7)},
+    }
+    (axes,) = plots.accuracy_by_task(found, "title").axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [
+        [0.9, 0.8], [0.1, 0.2], [0.7, 0.6],
+    ]  # fmt: skip
+    for row in range(2):
+        heights = {line.get_ydata()[row] for line in axes.lines}
+        assert len(heights) == 3 and all(abs(y - row) < 0.5 for y in heights)
+    for bars, by_task in zip(axes.collections, found.values(), strict=True):
+        ends = [tuple(bar[:, 0]) for bar in bars.get_segments()]
+        assert ends == [(low, high) for _, low, high in by_task.values()]
+    roles = ("teacher", "baseline", "student")
+    assert [
+        of_colour([line], role) for line, role in zip(axes.lines, roles, strict=True)
+    ] == [[line] for line in axes.lines]

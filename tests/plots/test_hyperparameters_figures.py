@@ -1,4 +1,4 @@
-"""Figures of the settings: what is drawn is what was given."""
+"""Figures of the hyperparameters: what is drawn is what was given."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from helpers import plots
-from helpers.plots import knobs as plots_knobs
 
 TITLE = "A title that states the finding"
 
@@ -45,7 +44,7 @@ def points_of(axes) -> list[float]:
 
 
 def test_first_step_draws_both_ways():
-    figure = plots_knobs.first_step([64, 256], {"full": [50, 200], "LoRA": [15, 14]})
+    figure = plots.first_step([64, 256], {"full": [50, 200], "LoRA": [15, 14]})
     full, lora = lines_of(figure.axes[0], "student")
     np.testing.assert_array_equal(full, [50, 200])
     np.testing.assert_array_equal(lora, [15, 14])
@@ -53,7 +52,7 @@ def test_first_step_draws_both_ways():
 
 
 def test_gradient_noise_is_held_against_the_root_of_the_batch():
-    figure = plots_knobs.gradient_noise([4, 16, 64], [2.0, 1.1, 0.4])
+    figure = plots.gradient_noise([4, 16, 64], [2.0, 1.1, 0.4])
     (expected,) = lines_of(figure.axes[0], "baseline")
     np.testing.assert_allclose(expected, [2, 1, 0.5])
     measured = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
@@ -72,7 +71,7 @@ def rates():
 
 
 def test_learning_rates_draws_the_mean_and_every_seed(rates):
-    figure = plots_knobs.learning_rates(rates, 0.5, TITLE)
+    figure = plots.learning_rates(rates, 0.5, TITLE)
     lora, full = lines_of(figure.axes[0], "student")
     np.testing.assert_allclose([*lora, *full], [0.51, 0.81, 0.71, 0.11])
     np.testing.assert_allclose(points_of(figure.axes[0]), rates["validation"])
@@ -91,7 +90,7 @@ def test_batch_sizes_has_a_panel_for_each_way():
         for seed in range(2)
     ]
     table = pd.DataFrame(rows, columns=["way", "batch_size", "seed", "validation"])
-    figure = plots_knobs.batch_sizes(table, TITLE)
+    figure = plots.batch_sizes(table, TITLE)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["equal steps", "equal examples"] and TITLE in texts(figure)
     for axes in figure.axes:
@@ -104,7 +103,7 @@ def test_over_fitting_marks_the_chosen_step():
         {"train": [1.0, 0.5, 0.1], "validation": [1.0, 0.8, 1.2], "right": [0.5] * 3},
         index=[20, 40, 60],
     )
-    figure = plots_knobs.over_fitting(table, 40, TITLE)
+    figure = plots.over_fitting(table, 40, TITLE)
     left, right = figure.axes
     np.testing.assert_array_equal(lines_of(left, "gold")[0], table["train"])
     np.testing.assert_array_equal(lines_of(left, "student")[0], table["validation"])
@@ -116,7 +115,7 @@ def test_over_fitting_marks_the_chosen_step():
 
 def test_optimism_draws_two_histograms_and_their_means():
     reported, honest = np.array([0.8, 0.9, 1.0]), np.array([0.7, 0.7, 0.76])
-    figure = plots_knobs.optimism(reported, honest, TITLE)
+    figure = plots.optimism(reported, honest, TITLE)
     axes = figure.axes[0]
     assert sum(bar.get_height() for bar in axes.patches) == 6
     means = [line.get_xdata()[0] for line in axes.lines]
@@ -127,7 +126,7 @@ def test_optimism_draws_two_histograms_and_their_means():
 def test_the_map_writes_every_number_and_frames_what_is_tied():
     values = pd.DataFrame([[0.81, 0.7], [0.8, 0.42]], [0.5, 1.0], [1.0, 4.0])
     tied = pd.DataFrame([[True, False], [True, False]], [0.5, 1.0], [1.0, 4.0])
-    figure = plots_knobs.knob_map(values, tied, 0.66, TITLE)
+    figure = plots.knob_map(values, tied, 0.66, TITLE)
     axes = figure.axes[0]
     places = {t.get_text(): t.get_position() for t in axes.texts}
     assert places == {"0.81": (0, 0), "0.70": (1, 0), "0.80": (0, 1), "0.42": (1, 1)}
@@ -138,7 +137,7 @@ def test_the_map_writes_every_number_and_frames_what_is_tied():
 
 def test_a_map_s_numbers_stand_out_from_their_cells():
     values = pd.DataFrame([np.linspace(0.2, 0.9, 12)])
-    figure = plots_knobs.knob_map(values, values < 0, 0.2, TITLE)
+    figure = plots.knob_map(values, values < 0, 0.2, TITLE)
     image = figure.axes[0].images[0]
     for text in figure.axes[0].texts:
         cell = np.array(image.cmap(image.norm(float(text.get_text()))))[:3]
@@ -154,7 +153,7 @@ def test_progress_draws_a_curve_for_each_seed():
         "a": [([10, 20], [0.1, 0.4]), ([10, 30], [0.2, 0.3])],
         "b": [([5], [0.6])],
     }
-    figure = plots_knobs.progress(curves, TITLE)
+    figure = plots.progress(curves, TITLE)
     heights = [[list(y) for y in lines_of(axes, "student")] for axes in figure.axes]
     assert heights == [[[0.1, 0.4], [0.2, 0.3]], [[0.6]]]
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
@@ -162,7 +161,7 @@ def test_progress_draws_a_curve_for_each_seed():
 
 def test_ways_by_hand_have_the_baseline_s_colour():
     groups = {"by hand, 120 steps": [0.7, 0.8], "TPE": [0.9, 0.8]}
-    figure = plots_knobs.ways_to_search(groups, TITLE)
+    figure = plots.ways_to_search(groups, TITLE)
     points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     roles = [plots.COLOURS["baseline"], plots.COLOURS["student"]]
     assert [line.get_color() for line in points] == roles
