@@ -30,7 +30,8 @@ def damaged(
         copy = Path(folder, name.rpartition(".")[2])
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(wing.__path__[0], copy, ignore=ignored)
-        place = _plant(copy, old, new) if old else None
+        if old:
+            _plant(copy, old, new)
         spec = importlib.util.spec_from_file_location(
             name, copy / "__init__.py", submodule_search_locations=[str(copy)]
         )
@@ -38,8 +39,9 @@ def damaged(
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-            if place:  # now, so that no test takes a slip of the pen for the bug
-                importlib.import_module(f"{name}.{place}")
+            # All of it now: a slip in `new` is no bug that a test could notice.
+            for path in copy.glob("[!_]*.py"):
+                importlib.import_module(f"{name}.{path.stem}")
             yield module
         finally:
             for loaded in list(sys.modules):
@@ -47,8 +49,7 @@ def damaged(
                     del sys.modules[loaded]
 
 
-def _plant(folder: Path, old: str, new: str) -> str:
-    """Damage the one module that has `old`, and return its name."""
+def _plant(folder: Path, old: str, new: str) -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
     places = [path for path, text in texts.items() if old in text]
     assert len(places) == 1, (
@@ -56,7 +57,6 @@ def _plant(folder: Path, old: str, new: str) -> str:
         "that one module of the wing has"
     )
     places[0].write_text(texts[places[0]].replace(old, new), encoding="utf-8")
-    return places[0].stem
 
 
 def damage(module: types.ModuleType, old: str = "", new: str = "") -> types.ModuleType:

@@ -11,7 +11,7 @@ from ..data.tokens import collate
 from ..losses.divergences import token_divergence
 from ..losses.positions import shift_and_mask
 from ..models.modes import eval_mode
-from ..train.batches import padding
+from ..train.batching import padding
 from ..train.signals import kept_logits
 
 _AT_ONCE = 1024  # tokens whose probabilities are held in float32

@@ -1,6 +1,6 @@
 """Stage 2: the student learns from a teacher's signal, live or out of a cache.
 
-Read `signals` (what a teacher says about a batch), `batches`, `loop` (`fit`, plain and
+Read `signals` (what a teacher says about a batch), `batching`, `loop` (`fit`, plain and
 whole), `cache` with `cache_recorder`, `cache_codec` and `cache_files` (signals on
 disk), `trainer` (the same loss for long runs), `tuning` (a search under a budget).
 """
@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "signals": ["LiveTeacher", "Signal", "TeacherMixture", "kept_logits"],
-        "batches": ["batches", "epoch_batches"],
+        "batching": ["batches", "epoch_batches"],
         "loop": ["History", "StopTraining", "Watch", "fit"],
         "cache": ["TeacherCache", "open_cache", "verify_cache", "write_cache"],
         "cache_files": ["CacheError"],

@@ -35,12 +35,12 @@ from .cache_files import (
 )
 from .cache_recorder import (
     Recorder,
-    _item,
-    _template_hash,
-    _tokenizer_hash,
     cache_settings,
     concatenate,
+    item_of,
     row_key,
+    template_hash,
+    tokenizer_hash,
     windows,
 )
 
@@ -132,13 +132,13 @@ def open_cache(
                 "cache"
             )
     if tokenizer is not None:
-        if _tokenizer_hash(tokenizer, settings["vocab"]) != settings["tokenizer"]:
+        if tokenizer_hash(tokenizer, settings["vocab"]) != settings["tokenizer"]:
             raise CacheError(
                 f"{folder}: written with another tokenizer, so that ids do not mean "
                 "the same. Use a teacher with the student's tokenizer and write a new "
                 "cache, or train on the teacher's text"
             )
-        if _template_hash(tokenizer) != settings["template"]:
+        if template_hash(tokenizer) != settings["template"]:
             raise CacheError(
                 f"{folder}: written under another chat template, so that rows of this "
                 "tokenizer are not what the teacher was asked. Give the student the "
@@ -176,7 +176,7 @@ def verify_cache(
     differing = {}
     for start in range(0, len(chosen), batch_size):
         numbers = chosen[start : start + batch_size]
-        window = [_item(rows[number]) for number in numbers]
+        window = [item_of(rows[number]) for number in numbers]
         batch = collate([item.row for item in window], pad_token_id=0)
         stored = probabilities(cache(batch), settings["vocab"])
         fresh = probabilities(cache.targets(record(window)), settings["vocab"])

@@ -10,6 +10,7 @@ LOWEST = -6e4  # float16 ends at -65,504
 
 
 def half(logprobs: Tensor) -> Tensor:
+    """In float16, -inf and all else below its range at its lowest number."""
     return logprobs.clamp(min=LOWEST).half()
 
 
@@ -25,6 +26,7 @@ def pack(ids: Tensor, vocab: int) -> Tensor:
 
 
 def unpack(packed: Tensor) -> Tensor:
+    """The ids that `pack` was given, (N, K)."""
     return sum(packed[..., i].long() << 8 * i for i in range(packed.shape[-1]))
 
 

@@ -52,6 +52,7 @@ def save(path: Path, tensors: dict[str, Tensor]) -> dict:
 
 
 def read_manifest(folder: Path) -> dict:
+    """Whose signal the folder holds, and in which files; else `CacheError`."""
     try:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -76,6 +77,7 @@ def map_file(path: Path, entry: dict) -> dict[str, Tensor]:
 
 
 def check_size(path: Path, entry: dict) -> None:
+    """Raise `CacheError` where the file is missing or not as long as it was written."""
     if not path.exists():
         raise CacheError(damaged(path, "it is missing"))
     if path.stat().st_size != entry["bytes"]:
@@ -84,16 +86,19 @@ def check_size(path: Path, entry: dict) -> None:
 
 
 def check_file(path: Path, entry: dict) -> None:
+    """Raise `CacheError` where the file is not, byte for byte, what was written."""
     check_size(path, entry)
     if digest(path) != entry["blake2b"]:
         raise CacheError(damaged(path, "its checksum is another"))
 
 
 def damaged(path: Path, what: str) -> str:
+    """What is wrong with a file, and what to do about it."""
     return f"{path}: {what}. Run write_cache again with the same rows to write it anew"
 
 
 def digest(path: Path) -> str:
+    """BLAKE2b of the file, read piece by piece."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-    return digest.hexdigest()
+        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+    return found.hexdigest()

@@ -1,4 +1,4 @@
-"""Running the teacher once over the rows, for a cache."""
+"""Recording for a cache: each row gets its key, and the teacher runs on it once."""
 
 import hashlib
 import json
@@ -14,9 +14,7 @@ from ..losses.positions import shift_and_mask
 from ..models.loading import weights_hash
 from ..models.vocabulary import rendered
 from .cache_codec import half, id_bytes, pack, replay
-from .cache_files import (
-    CacheError,
-)
+from .cache_files import CacheError
 from .signals import LiveTeacher
 
 KINDS = ("topk", "sampled", "hidden", "dense")
@@ -31,12 +29,15 @@ def row_key(input_ids: Tensor, labels: Tensor) -> bytes:
 
 
 class Item(NamedTuple):
+    """A row on its way into the cache."""
+
     key: bytes
     kept: int  # positions
     row: dict
 
 
-def _item(row: dict) -> Item:
+def item_of(row: dict) -> Item:
+    """The row with its key, and how many positions its labels keep."""
     ids, labels = torch.tensor(row["input_ids"]), torch.tensor(row["labels"])
     kept = shift_and_mask(labels)[1].sum().item()
     return Item(row_key(ids, labels), kept, row)
@@ -48,7 +49,7 @@ def windows(
     """Rows that are not done, in groups of about so many kept positions."""
     window, size = [], 0
     for row in rows:
-        item = _item(row)
+        item = item_of(row)
         if item.key in done:
             continue
         done.add(item.key)
@@ -153,8 +154,8 @@ def cache_settings(teacher, kind, k, samples, temperature, vocab) -> dict:
         "vocab": vocab,
         "softcap": getattr(config, "final_logit_softcapping", None),
         "weights": weights_hash(teacher.model),
-        "tokenizer": _tokenizer_hash(teacher.tokenizer, vocab),
-        "template": _template_hash(teacher.tokenizer),
+        "tokenizer": tokenizer_hash(teacher.tokenizer, vocab),
+        "template": template_hash(teacher.tokenizer),
     }
 
 
@@ -166,17 +167,18 @@ def _uniform(item: Item, samples: int) -> Tensor:
 
 
 def concatenate(pieces: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Pieces of equal names, one after the other."""
     pieces = list(pieces)
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase, vocab: int) -> str:
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase, vocab: int) -> str:
     """Of the shared ids and their tokens."""
     words = sorted((i, word) for word, i in tokenizer.get_vocab().items() if i < vocab)
     return hashlib.blake2b(json.dumps(words).encode(), digest_size=16).hexdigest()
 
 
-def _template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Of what the chat template makes of a conversation, not of how it is written."""
     text = rendered(tokenizer) if getattr(tokenizer, "chat_template", None) else ""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -16,7 +16,7 @@ from ..losses.distillation import loss_parts
 from ..losses.positions import shift_and_mask
 from ..memory.verdicts import shortage
 from ..models.adapters import adamw
-from .batches import batches, padding
+from .batching import batches, padding
 from .signals import LiveTeacher, Signal, kept_logits
 
 # Measures the student, in eval mode, after a step; see `fit`.
@@ -73,7 +73,7 @@ def fit(
     The loss is `losses.distillation_loss`; without a teacher, the cross-entropy alone.
 
     - teacher: a model, to be run on every batch, or any signal: a cache opened by
-      `cache.open_cache`, a `TeacherMixture`, a function of yours.
+      `open_cache`, a `TeacherMixture`, a function of yours.
     - rows: `input_ids` and unshifted `labels`, from `data.encode_chat`.
     - steps: of the optimiser, AdamW, on the parameters that require a gradient. A step
       reads `accumulation` batches of `batch_size` rows; all their answer tokens weigh

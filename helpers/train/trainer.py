@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, Trainer
 from ..data.tokens import IGNORE_INDEX, collate
 from ..losses.distillation import LossParts, loss_parts
 from ..losses.sparse import SparseTargets
-from .batches import epoch_batches, padding
+from .batching import epoch_batches, padding
 from .loop import check
 from .signals import LiveTeacher, Signal, kept_logits
 

@@ -24,7 +24,7 @@ import helpers.train
 from helpers.data import collate
 from helpers.losses import SparseTargets, distillation_loss, sparse_divergence
 from helpers.models import add_lora
-from tests.damage import damage, notices
+from tests.damage import damaged, notices
 
 V = 20
 
@@ -586,8 +586,8 @@ def test_grouping_by_length_pads_less(train):
 
 PLANTED = {
     "teacher left in train mode": (
-        "        self.model.eval()\n",
-        "        pass\n",
+        "        self.model.eval()\n        there",
+        "        there",
         test_bug_11_teacher_is_in_eval_and_student_in_train_mode,
     ),
     "eval mode flipped on the student too": (
@@ -601,8 +601,8 @@ PLANTED = {
         test_bug_11_teacher_is_in_eval_and_student_in_train_mode,
     ),
     "sum of micro-batch means": (
-        "num_items=num_items",
-        "num_items=None",
+        "num_items=num_items,\n",
+        "num_items=None,\n",
         test_bug_10_accumulation_8x1_equals_1x8,
     ),
     "gradients pile up": (
@@ -626,8 +626,8 @@ PLANTED = {
         test_bug_12_columns_that_only_one_model_has,
     ),
     "gradient kept for the teacher": (
-        "    @torch.no_grad()\n",
-        "",
+        "    @torch.no_grad()\n    def __call__",
+        "    def __call__",
         test_a_teacher_inside_a_signal_is_not_trained_either,
     ),
     "shared parameters of a signal not seen": (
@@ -646,8 +646,8 @@ PLANTED = {
         test_a_mixture_teaches_the_mean_of_its_teachers,
     ),
     "temperature not passed on": (
-        "temperature=temperature,",
-        "",
+        "temperature=temperature,\n",
+        "\n",
         test_the_loss_of_a_step_is_the_distillation_loss_of_its_rows,
     ),
     "the watch draws from the training's numbers": (
@@ -656,8 +656,8 @@ PLANTED = {
         test_watching_changes_nothing_in_the_training,
     ),
     "eval mode left on after the watch": (
-        "        student.train()\n\n\ndef batches",
-        "        pass\n\n\ndef batches",
+        "        student.train()\n\n\ndef check",
+        "        pass\n\n\ndef check",
         test_watching_changes_nothing_in_the_training,
     ),
     "watched in train mode": (
@@ -688,7 +688,14 @@ PLANTED = {
 }
 
 
+@pytest.mark.parametrize("test", dict.fromkeys(test for *_, test in PLANTED.values()))
+def test_a_copy_without_a_bug_passes(test):
+    with damaged(helpers.train) as copy:
+        test(copy)
+
+
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_noticed(bug):
     old, new, test = PLANTED[bug]
-    assert notices(test, damage(helpers.train, old, new))
+    with damaged(helpers.train, old, new) as copy:
+        assert notices(test, copy)

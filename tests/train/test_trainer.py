@@ -3,18 +3,18 @@
 import copy
 import math
 
-import helpers.trainer
 import pytest
 import torch
 from datasets import Dataset
-from test_train import ROWS, V, gpt2, llama, same, weights
 from transformers import TrainerCallback, TrainingArguments
 
+import helpers.train.trainer
 from helpers.data import collate
 from helpers.losses import SparseTargets, distillation_loss
 from helpers.models import add_lora
 from helpers.train import LiveTeacher, fit
 from tests.damage import damage, notices
+from tests.train.test_loop import ROWS, V, gpt2, llama, same, weights
 
 SETTINGS = {"soft_weight": 0.7, "temperature": 2.0, "kind": "jsd"}
 
@@ -260,6 +260,11 @@ PLANTED = {
         test_evaluation_weighs_every_token_alike,
     ),
 }
+
+
+@pytest.mark.parametrize("test", dict.fromkeys(test for *_, test in PLANTED.values()))
+def test_a_copy_without_a_bug_passes(test, arguments):
+    test(damage(helpers.train.trainer), arguments)
 
 
 @pytest.mark.parametrize("bug", PLANTED)

@@ -5,11 +5,11 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
-from test_train import QUICK, ROWS, llama
 
 from helpers import train, world
 from helpers.course import knobs
-from helpers.train import tuning as search
+from helpers.train import tuning
+from tests.train.test_loop import QUICK, ROWS, llama
 
 STEPS = 8  # of a trial
 PRUNER = optuna.pruners.MedianPruner(n_startup_trials=3)
@@ -27,14 +27,14 @@ def hill(trial):
 
 
 def xs(study):
-    return [t.params["x"] for t in study.get_trials(states=search.DONE)]
+    return [t.params["x"] for t in study.get_trials(states=tuning.DONE)]
 
 
 @pytest.mark.parametrize("pruner", [None, PRUNER])
 @pytest.mark.parametrize("budget", [STEPS, 50, 100])
 def test_a_search_never_takes_more_than_its_budget(budget, pruner):
-    study = search.search(hill, budget=budget, pruner=pruner, **QUIET)
-    spent = search.steps_spent(study, STEPS)
+    study = tuning.search(hill, budget=budget, pruner=pruner, **QUIET)
+    spent = tuning.steps_spent(study, STEPS)
     assert budget - STEPS < spent <= budget
     by_hand = sum(max(t.intermediate_values) for t in study.trials)
     assert spent == by_hand
@@ -45,7 +45,7 @@ def test_a_search_never_takes_more_than_its_budget(budget, pruner):
 def test_pruning_leaves_more_trials_to_the_same_budget():
     counts = {}
     for pruner in (None, PRUNER):
-        study = search.search(hill, budget=160, pruner=pruner, **QUIET)
+        study = tuning.search(hill, budget=160, pruner=pruner, **QUIET)
         counts[pruner] = len(study.trials)
         ends = {t.state for t in study.trials}
         assert (TrialState.PRUNED in ends) == (pruner is not None)
@@ -54,7 +54,7 @@ def test_pruning_leaves_more_trials_to_the_same_budget():
 
 def test_the_seed_decides_what_is_tried():
     a, b, c = (
-        xs(search.search(hill, budget=80, seed=seed, **QUIET)) for seed in (0, 0, 1)
+        xs(tuning.search(hill, budget=80, seed=seed, **QUIET)) for seed in (0, 0, 1)
     )
     assert a == b and a != c and len(set(a)) == len(a) == 10
 
@@ -62,7 +62,7 @@ def test_the_seed_decides_what_is_tried():
 def test_the_sampler_is_the_one_asked_for():
     """TPE comes close to the top of the hill; random numbers do not care."""
     found = {
-        sampler: xs(search.search(hill, budget=320, sampler=sampler, **QUIET))
+        sampler: xs(tuning.search(hill, budget=320, sampler=sampler, **QUIET))
         for sampler in (optuna.samplers.TPESampler, RandomSampler)
     }
     tpe, random = (np.abs(np.array(x[20:]) - 0.3).mean() for x in found.values())
@@ -72,7 +72,7 @@ def test_the_sampler_is_the_one_asked_for():
 @pytest.mark.parametrize("sampler", [optuna.samplers.TPESampler, RandomSampler])
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(sampler):
     settings = {"budget": 160, "sampler": sampler, "pruner": PRUNER, **QUIET}
-    whole = search.search(hill, **settings)
+    whole = tuning.search(hill, **settings)
     tried = 0
 
     def killed(trial):
@@ -86,19 +86,19 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(sampler):
 
     storage = optuna.storages.InMemoryStorage()
     with pytest.raises(KeyboardInterrupt):
-        search.search(killed, storage=storage, **settings)
-    study = search.search(hill, storage=storage, **settings)
+        tuning.search(killed, storage=storage, **settings)
+    study = tuning.search(hill, storage=storage, **settings)
     assert xs(study) == xs(whole) and tried == 13
     assert [t.state for t in study.trials].count(TrialState.FAIL) == 1
-    again = search.search(hill, storage=storage, **settings)  # nothing is left to do
+    again = tuning.search(hill, storage=storage, **settings)  # nothing is left to do
     assert xs(again) == xs(whole)
 
 
 def test_a_process_that_died_leaves_no_trial_running(tmp_path):
     storage = f"sqlite:///{tmp_path / 'search.db'}"
-    study = search.search(hill, budget=STEPS, storage=storage, **QUIET)
+    study = tuning.search(hill, budget=STEPS, storage=storage, **QUIET)
     study.ask()  # running, and nobody will ever finish it
-    study = search.search(hill, budget=2 * STEPS, storage=storage, **QUIET)
+    study = tuning.search(hill, budget=2 * STEPS, storage=storage, **QUIET)
     states = [t.state for t in study.trials]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
 
@@ -109,7 +109,7 @@ def test_a_trial_that_diverges_is_pruned_and_the_search_goes_on():
             raise FloatingPointError("the loss is nan")
         return hill(trial)
 
-    study = search.search(diverging, budget=4 * STEPS, **QUIET)
+    study = tuning.search(diverging, budget=4 * STEPS, **QUIET)
     states = [t.state for t in study.trials]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED] * 2  # both cost steps
 
@@ -119,13 +119,13 @@ def test_other_errors_of_an_objective_go_through():
         raise KeyError("a mistake of mine")
 
     with pytest.raises(KeyError):
-        search.search(wrong, budget=STEPS, **QUIET)
+        tuning.search(wrong, budget=STEPS, **QUIET)
 
 
 def test_a_budget_below_one_trial_is_refused():
     for budget, steps in ((7, 8), (8, 0)):
         with pytest.raises(ValueError, match="too small for one trial"):
-            search.search(hill, budget=budget, steps=steps)
+            tuning.search(hill, budget=budget, steps=steps)
 
 
 def test_reporting_tells_the_trial_and_lets_the_pruner_stop_the_training():
@@ -134,26 +134,26 @@ def test_reporting_tells_the_trial_and_lets_the_pruner_stop_the_training():
 
     def objective(trial):
         height = next(heights)
-        watch = search.reporting(trial, lambda student: height)
+        watch = tuning.reporting(trial, lambda student: height)
         settings = QUICK | {"steps": STEPS, "every": 4, "watch": watch}
         histories.append(train.fit(llama(), ROWS, **settings))
         return histories[-1].watched[STEPS]
 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=2)
     settings = QUIET | {"budget": 3 * STEPS, "pruner": pruner}
-    study = search.search(objective, **settings)
+    study = tuning.search(objective, **settings)
     assert [h.watched for h in histories] == [{4: 1.0, 8: 1.0}] * 2
     assert [t.intermediate_values for t in study.trials][2] == {4: 0.0}
-    assert [search.search_cost(t, STEPS) for t in study.trials] == [8, 8, 4]
+    assert [tuning.search_cost(t, STEPS) for t in study.trials] == [8, 8, 4]
 
 
 def test_packed_answers_come_back():
     rng = np.random.default_rng(0)
     for items in (1, 8, 13, 500):
         right = rng.random(items) < 0.7
-        text = search.pack_right(right)
+        text = tuning.pack_right(right)
         assert text.isalnum() and len(text) == 2 * -(-items // 8)
-        np.testing.assert_array_equal(search.unpack_right(text, items), right)
+        np.testing.assert_array_equal(tuning.unpack_right(text, items), right)
 
 
 # ---------------------------------------------------------------- the recorded runs
@@ -201,7 +201,7 @@ def test_a_run_keeps_what_the_file_has_columns_for(small_pair):
     row = dict(zip(knobs.FOUND, students.run(0, False, settings), strict=True))
     for split in ("validation", "test"):
         packed = row["right" if split == "validation" else "right_on_test"]
-        assert search.unpack_right(packed, 10).mean() == pytest.approx(
+        assert tuning.unpack_right(packed, 10).mean() == pytest.approx(
             row[split], abs=1e-4
         )
     assert row["loss"] > 0 and row["trials"] == []
