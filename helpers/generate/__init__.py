@@ -2,7 +2,7 @@
 
 Read `teachers` (who can be asked), `answers` (the stage), `decoding` (the loop behind a
 local teacher), `budget` (tokens and money), `api` (a teacher behind an address),
-`serve` (such an address on this machine).
+`server` (such an address on this machine).
 """
 
 import lazy_loader
@@ -23,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "decoding": ["decode"],
         "budget": ["Budget", "BudgetSpent", "Prices", "Usage", "usage_of"],
         "api": ["ApiTeacher", "TeacherError"],
-        "serve": ["Server", "serve"],
+        "server": ["Server", "serve"],
     },
 )

@@ -1,9 +1,9 @@
 """A model of this machine behind an OpenAI-compatible address, to try the API teacher.
 
-    with serve.start("folder/of/a/model") as server:
+    with generate.serve("folder/of/a/model") as server:
         teacher = server.teacher()
 
-In a notebook `server = serve.start(...)` in one cell, `server.stop()` in a later one.
+In a notebook `server = generate.serve(...)` in one cell, `server.stop()` in another.
 """
 
 import json

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from helpers import profile
-from helpers.course import pretrain
+from helpers.course import curriculum, pretrain
 from helpers.data import IGNORE_INDEX
 from helpers.world import OTHER_SHOPS, OUR_SHOP
 
@@ -105,11 +105,11 @@ def test_both_models_carry_the_shipped_tokenizer(name):
     shipped = AutoTokenizer.from_pretrained(pretrain.WEIGHTS / "tokenizer")
     carried = AutoTokenizer.from_pretrained(pretrain.WEIGHTS / name)
     assert carried.get_vocab() == shipped.get_vocab()
-    assert carried.chat_template == shipped.chat_template == pretrain.CHAT_TEMPLATE
+    assert carried.chat_template == shipped.chat_template == curriculum.CHAT_TEMPLATE
 
 
 def test_the_tokenizer_can_be_built_again(tokenizer):
-    built = pretrain.build_tokenizer()
+    built = curriculum.build_tokenizer()
     assert len(built) == len(tokenizer)
     text = "Wim grill Monday, so 14 days. 3 x 12 = 36."
     assert built.decode(built(text)["input_ids"]) == text

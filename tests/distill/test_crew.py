@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import ROWS, llama
 from transformers import TrainingArguments
 
 from helpers import world
@@ -20,8 +19,10 @@ from helpers.distill.long_run import RunError, shares
 from helpers.generate import Reply, Request, Sampling, generate_answers
 from helpers.models import ChatModel, load
 from helpers.train import cache, epoch_batches, trainer
+from helpers.train.cache_codec import probabilities
+from tests.train.test_loop import ROWS, llama
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ONE = ["--prompts", "40", "--held-out", "5", "--steps", "4", "--max-new-tokens", "24"]
 
 
@@ -202,7 +203,7 @@ def test_two_processes_do_what_one_does(pair, tmp_path):
     batch = collate(list(encode_chat(read_chat(one / "train.jsonl"), tokenizer)), 0)
     stored = [cache.open_cache(way / "cache") for way in (one, two)]
     assert len(stored[0]) == len(stored[1])
-    tables = [cache._probabilities(s(batch), len(tokenizer)) for s in stored]
+    tables = [probabilities(s(batch), len(tokenizer)) for s in stored]
     torch.testing.assert_close(tables[0], tables[1], atol=1e-3, rtol=1e-3)
     weights = [load(way / "student", device="cpu").model for way in (one, two)]
     for (name, a), b in zip(

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_architectures import IDS, KIND, make
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -25,10 +24,13 @@ from helpers import evaluate, generate, world
 from helpers.data import collate, encode_chat, read_chat
 from helpers.distill import command, crew, distil, long_run, run
 from helpers.generate import Reply
-from helpers.models import PLAIN_TEMPLATE, load
+from helpers.models import load
+from helpers.models.loading import PLAIN_TEMPLATE
 from helpers.train import cache, fit
+from helpers.train.cache_codec import probabilities
+from tests.models.test_architectures import IDS, KIND, make
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--prompts", "20", "--held-out", "5", "--steps", "4", "--max-new-tokens", "24"]
 LITTLE = [*FEW, "--rank", "4"]
 
@@ -129,7 +131,7 @@ def test_a_run_killed_in_every_stage_loses_and_doubles_nothing(
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
-    saved, save, step = [], cache._save, long_run._Progress.on_step_end
+    saved, save, step = [], cache.save, long_run._Progress.on_step_end
 
     def third(path, tensors):
         saved.append(path)
@@ -143,8 +145,8 @@ def test_a_run_killed_in_every_stage_loses_and_doubles_nothing(
             killed()
 
     for place, name, broken in (
-        ("helpers.generate", "Reply", counted),
-        ("helpers.train.cache", "_save", third),
+        ("helpers.generate.teachers", "Reply", counted),
+        ("helpers.train.cache", "save", third),
         ("helpers.distill.long_run._Progress", "on_step_end", second),
         ("helpers.distill.long_run", "save", killed),
         ("helpers.distill.report", "write", killed),
@@ -164,7 +166,7 @@ def test_a_run_killed_in_every_stage_loses_and_doubles_nothing(
     tables = []
     for way in (whole, out):
         signal_ = cache.open_cache(way / "cache")
-        tables.append(cache._probabilities(signal_(batch), len(tokenizer)))
+        tables.append(probabilities(signal_(batch), len(tokenizer)))
     torch.testing.assert_close(*tables, atol=1e-3, rtol=1e-3)
     one, two = weights(whole), weights(out)
     for name, value in one.items():
@@ -414,7 +416,8 @@ def test_options_are_checked_before_anything_is_loaded(capsys):
 
 def test_help_waits_for_no_library():
     code = (
-        "import sys; from helpers.distill import command; command.parser().format_help(); "
+        "import sys; from helpers.distill import command; "
+        "command.parser().format_help(); "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     said = subprocess.run(

@@ -11,8 +11,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from helpers.generate import Decoded, Draw, Greedy, decode
+from helpers.generate import decode
 from helpers.generate import decoding as engine
+from helpers.generate.decoding import Decoded, Draw, Greedy
 
 VOCAB, STOP = 50, {3}
 SIZES = dict(

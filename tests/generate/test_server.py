@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from helpers import generate, world
-from helpers.generate import Request, Sampling, TeacherError, serve
+from helpers.generate import Request, Sampling, TeacherError, serve, server
 
 GREEDY = Sampling(max_new_tokens=40)
 
@@ -15,9 +15,9 @@ GREEDY = Sampling(max_new_tokens=40)
 @pytest.fixture(scope="module")
 def local(track):
     """`transformers serve` with the shipped teacher; about ten seconds to start."""
-    with serve.serve(track.teacher, device="cpu") as server:
-        yield server
-    assert server.process.poll() is not None
+    with serve(track.teacher, device="cpu") as running:
+        yield running
+    assert running.process.poll() is not None
 
 
 def test_a_real_server_gives_the_greedy_text_of_the_model_itself(local, teacher):
@@ -49,14 +49,14 @@ def test_a_local_teacher_is_described_without_its_port_or_folder(local):
 
 
 def test_a_server_that_fails_to_start_shows_its_last_lines(track, monkeypatch):
-    monkeypatch.setattr(serve, "_PROGRAM", "raise SystemExit('no memory for this')")
+    monkeypatch.setattr(server, "_PROGRAM", "raise SystemExit('no memory for this')")
     with pytest.raises(TeacherError, match="teacher/ is not ready(.|\n)*no memory"):
-        serve.serve(track.teacher)
+        serve(track.teacher)
 
 
 def test_a_server_that_is_never_ready_is_stopped(track, monkeypatch):
-    program = serve._PROGRAM.split("from transformers")[0]
-    monkeypatch.setattr(serve, "_PROGRAM", program + "import time; time.sleep(60)")
+    program = server._PROGRAM.split("from transformers")[0]
+    monkeypatch.setattr(server, "_PROGRAM", program + "import time; time.sleep(60)")
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(
@@ -65,13 +65,13 @@ def test_a_server_that_is_never_ready_is_stopped(track, monkeypatch):
         lambda *a, **k: started.append(popen(*a, **k)) or started[0],
     )
     with pytest.raises(TeacherError, match="not ready"):
-        serve.serve(track.teacher, timeout=0.3)
+        serve(track.teacher, timeout=0.3)
     assert started[0].poll() is not None
 
 
 def test_a_server_ends_with_the_process_that_started_it():
     program = (
-        serve._PROGRAM.split("from transformers")[0] + "import time; time.sleep(60)"
+        server._PROGRAM.split("from transformers")[0] + "import time; time.sleep(60)"
     )
     parent = (
         "import os, subprocess, sys; "
@@ -87,7 +87,7 @@ def test_a_server_ends_with_the_process_that_started_it():
 
 def test_a_folder_without_a_model_and_a_taken_port_are_named(track, tmp_path):
     with pytest.raises(TeacherError, match="no model in"):
-        serve.serve(tmp_path)
+        serve(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(TeacherError, match="not free"):
-            serve.serve(track.teacher, port=taken.getsockname()[1])
+            serve(track.teacher, port=taken.getsockname()[1])

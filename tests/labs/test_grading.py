@@ -20,21 +20,21 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-import small_lab
 import torch
-from small_lab import NAME, RIGHT, SECRET, by_name, hand_in
 
 from helpers.labs import checks
-from helpers.labs.grading.command import grade, main, read_lab
 from helpers.labs.grading import masters, namespaces, submissions
-from helpers.labs.grading.examine import Examination, VALUES
-from helpers.labs.grading.gradebook import GradeError, Gradebook, _cell, _mark, _plain
+from helpers.labs.grading.command import grade, main, read_lab
+from helpers.labs.grading.examine import VALUES, Examination
+from helpers.labs.grading.gradebook import Gradebook, GradeError, _cell, _mark, _plain
 from helpers.labs.grading.guard import Guard
 from helpers.labs.grading.masters import Cell, LabError, learner_copy
 from helpers.labs.grading.namespaces import strongest
 from helpers.labs.grading.sandbox import Limits
+from tests.labs import small_lab
+from tests.labs.small_lab import NAME, RIGHT, SECRET, by_name, hand_in
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits(
     cell_seconds=5,
     total_seconds=300,

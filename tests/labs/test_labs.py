@@ -10,19 +10,19 @@ import pytest
 
 from helpers import labs
 from helpers.labs import Mistake, NotAnswered
-from helpers.labs.grading.command import grade, read_lab
 from helpers.labs.grading import submissions
+from helpers.labs.grading.command import grade, read_lab
 from helpers.labs.grading.masters import learner_copy, read_notebook
-from tests.lab_answers import Right, Wrong
+from tests.labs.lab_answers import Right, Wrong
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MASTERS = sorted((ROOT / "solutions").glob("lab*.ipynb"))
 NAMES = [path.stem for path in MASTERS]
 
 
 def module(name: str):
     """The answers to a lab."""
-    return importlib.import_module(f"tests.lab_answers.{name[:5]}")
+    return importlib.import_module(f"tests.labs.lab_answers.{name[:5]}")
 
 
 def answers(*kinds: type) -> list:

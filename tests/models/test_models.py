@@ -10,14 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
-import helpers.adapters
-import helpers.vocabulary
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from test_losses import damage
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from torch import nn
@@ -35,10 +32,13 @@ from helpers.models import (
     ModelError,
     TemplateMismatch,
     VocabularyMismatch,
+    adapters,
+    vocabulary,
 )
 from helpers.train import cache
+from tests.damage import damage
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "07_lora.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "06_lora.ipynb"
 ENGLISH = ["The parcel is on its way to the customer.", "Is the lamp in stock?"]
 GERMAN = ["Das Paket ist unterwegs zum Kunden.", "Gibt es die Lampe noch?"]
 
@@ -195,7 +195,7 @@ def test_bug_14_another_chat_template_is_shown_with_the_first_difference():
     assert refuses(models.check_templates)
     one_of_them = "both = student_tokenizer, student_tokenizer"
     planted = damage(
-        helpers.models.vocabulary,
+        vocabulary,
         "both = student_tokenizer, teacher_tokenizer",
         one_of_them,
     )
@@ -591,7 +591,7 @@ def test_a_wrong_merge_is_refused_in_half_precision_and_a_right_one_is_not(
     models.merge(lora, rows=encoded)
     plan = "merged = copy.deepcopy(model).merge_and_unload().eval()"
     wrong = plan.replace("deepcopy(model)", "deepcopy(halved(model))")
-    planted = damage(helpers.models.adapters, plan, wrong)
+    planted = damage(adapters, plan, wrong)
     planted.halved = halved
     with pytest.raises(ValueError, match="merging changed the logits"):
         planted.merge(lora, rows=encoded)
@@ -615,7 +615,7 @@ def test_a_merge_is_checked_on_the_rows_that_are_given(student, encoded):
     wrong = f"{plan}; merged.get_input_embeddings().weight[{unseen}] += 1"
     # Tied, the row is also one of the output: only its column of logits changes.
     wrong += "; merged.lm_head = copy.deepcopy(model.base_model.model.lm_head)"
-    planted = damage(helpers.models.adapters, plan, wrong)
+    planted = damage(adapters, plan, wrong)
     planted.merge(lora, rows=[encoded[0]])
     with pytest.raises(ValueError, match="merging changed the logits"):
         planted.merge(lora, rows=[{"input_ids": [unseen, *encoded[0]["input_ids"]]}])
@@ -659,7 +659,7 @@ def trained(base, encoded, steps=5, **settings):
 
 
 def own_lora():
-    """The class `LowRank` of notebook 07, as a learner reads it there."""
+    """The class `LowRank` of the notebook on LoRA, as a learner reads it there."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     source = next(
         text for cell in cells if "class LowRank" in (text := "".join(cell["source"]))
@@ -669,7 +669,7 @@ def own_lora():
     return names["LowRank"]
 
 
-def test_the_lora_of_notebook_07_equals_peft_to_a_millionth(small_model, encoded):
+def test_the_lora_of_the_notebook_equals_peft_to_a_millionth(small_model, encoded):
     """Logits at the start, gradients on the way, A and B after four steps."""
     low_rank = own_lora()
     base = small_model.double()
@@ -813,7 +813,7 @@ def test_bug_17_merging_into_4_bits_is_refused_and_done_in_full_precision(
         warnings.simplefilter("ignore")  # peft only warns
         with pytest.raises(ValueError, match="models.merge.adapter, base=") as error:
             models.merge(lora, rows=encoded)
-        planted = damage(helpers.models.adapters, "if not gap <= allowed:", "if False:")
+        planted = damage(adapters, "if not gap <= allowed:", "if False:")
         assert models.in_4_bits(planted.merge(lora)), "the bug, and no word of it"
     assert "into the base in its full precision" in str(error.value)
 
