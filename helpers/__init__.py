@@ -5,3 +5,8 @@ quality, train (with models, losses and memory), evaluate, profile; then distill
 is all of it as one command. A wing's `__init__` says what it is for and in which order
 to read it; `helpers/README.md` is the map.
 """
+
+import logging
+
+# On some processors it reports at import that a faster kernel is not installed.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,6 +1,5 @@
 """One course in several sizes: which models, on which device, with which settings."""
 
-import logging
 import os
 import random
 import sys
@@ -187,8 +186,6 @@ def _quiet_hub(offline: bool) -> None:
         sys.modules["huggingface_hub"].utils.disable_progress_bars()
     if transformers_logging := sys.modules.get("transformers.utils.logging"):
         transformers_logging.disable_progress_bar()
-    # On some processors it reports, once, a faster kernel that is not installed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _version(package: str) -> str:
