@@ -1,11 +1,12 @@
 """How sure: intervals over items, over items and seeds, and a test of two students."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 _AT_ONCE = 2**16  # resampled values drawn in one go; these fit into a cache
@@ -24,7 +25,10 @@ class Interval:
 
 
 def bootstrap(
-    statistic, *samples: Sequence[float], resamples: int = 2000, seed: int = 0
+    statistic: Callable[..., float],
+    *samples: Sequence[float],
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Interval:
     """The value of `statistic(*samples)` with a percentile interval (Efron 1979).
 
@@ -42,7 +46,7 @@ def bootstrap(
 
 
 def over_seeds(
-    statistic,
+    statistic: Callable[..., float],
     students: Sequence[Sequence[float]],
     *samples: Sequence[float],
     resamples: int = 2000,
@@ -116,7 +120,9 @@ def retention(
     return Interval(found.value, max(0.0, found.low), found.high)
 
 
-def ratio_of_means(above, below, axis: int = -1):
+def ratio_of_means(
+    above: ArrayLike, below: ArrayLike, axis: int = -1
+) -> float | np.ndarray:
     """mean(above) / mean(below); a resample without any `below` counts it once."""
     below = np.asarray(below, dtype=float)
     least = 1 / below.shape[axis]

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..generate.answers import generate_answers
+from ..generate.teachers import Teacher
+from ..models.loading import ChatModel
 from .intervals import Interval, bootstrap
 
 QUESTION = """Here is a conversation, and two answers to its last message.
@@ -32,7 +34,10 @@ def turns_of(messages: Sequence[dict]) -> str:
 
 
 def ask(
-    judge, questions: Mapping[str, str], path: str | Path | None = None, **settings
+    judge: ChatModel | Teacher,
+    questions: Mapping[str, str],
+    path: str | Path | None = None,
+    **settings,
 ) -> dict[str, str]:
     """The judge's reply to each question, by its id; failed ones are missing.
 
@@ -51,7 +56,7 @@ def ask(
 
 
 def judge_pairs(
-    judge,
+    judge: ChatModel | Teacher,
     prompts: Sequence[Sequence[dict]],
     first: Sequence[str],
     second: Sequence[str],

@@ -1,7 +1,7 @@
 """Which rows are worth training on: rules, the funnel they make, the choice of answers.
 
     def polite(row):
-        return "" if "please" in answer_of(row).lower() else "never says please"
+        return "" if "please" in data.answer_of(row).lower() else "impolite"
 
     result = funnel(rows, {"length": length(3, 60), "polite": polite})
     result.kept, result.dropped, result.table

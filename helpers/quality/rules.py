@@ -6,11 +6,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import world
 from ..data.rows import DataError
 from ..data.text import answer_of, encoded, ngrams, task_of, words
 from .base import Rule, over_rows
+
+if TYPE_CHECKING:  # heavy, and a funnel of plain rules needs neither
+    from transformers import PreTrainedTokenizerBase
+
+    from ..generate.teachers import Teacher
+    from ..models.loading import ChatModel
 
 # ---------------------------------------------------------------- is it right?
 
@@ -53,7 +60,11 @@ NO_REPLY = "the judge gave no reply"
 
 
 def judged(
-    judge, *, question: str = QUESTION, path: str | Path | None = None, **settings
+    judge: "ChatModel | Teacher",
+    *,
+    question: str = QUESTION,
+    path: str | Path | None = None,
+    **settings,
 ) -> Rule:
     """Keep what a judge model (Zheng et al. 2023) answers with "yes".
 
@@ -103,7 +114,12 @@ def _verdict(reply: str) -> str:
 # ---------------------------------------------------------------- form of an answer
 
 
-def length(shortest: int = 1, longest: int | None = None, *, tokenizer=None) -> Rule:
+def length(
+    shortest: int = 1,
+    longest: int | None = None,
+    *,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+) -> Rule:
     """Keep answers of `shortest` to `longest` words; tokens, where a tokenizer (of
     transformers) is given."""
     unit = "words" if tokenizer is None else "tokens"
