@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import helpers.train
+import helpers.train.cache  # and with it the modules that it is made of
 from helpers import data, world
 from helpers.data import collate
 from helpers.losses import SparseTargets, token_divergence
