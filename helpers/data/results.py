@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .. import data
+from .jsonl import write_json
 
 
 def write_results(
@@ -14,7 +14,7 @@ def write_results(
 ) -> Path:
     """Write a results file `{"columns", "rows", "run_card"}`, whole or not at all."""
     content = {"columns": list(columns), "rows": list(rows), "run_card": card}
-    return data.write_json(path, content)
+    return write_json(path, content)
 
 
 def run_card(command: str, **more) -> dict:

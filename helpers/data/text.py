@@ -5,15 +5,12 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
-from ..data.rows import DataError
+from .rows import DataError
 
 Part = Literal["prompt", "answer", "both"]
 
-
 # A run of letters and digits, or one character of a script written without spaces.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-
-
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 

@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "likelihood": ["agreement", "nll", "token_scores"],
         "calibration": ["answer_confidence", "ece", "reliability"],
-        "judge": ["ask", "judge_pairs", "position_bias", "win_rate"],
+        "judge": ["judge_pairs", "position_bias", "win_rate"],
         "table": ["METRICS", "Report", "report", "summarise"],
         "harness": ["lm_eval_scores"],
     },

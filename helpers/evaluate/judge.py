@@ -1,14 +1,13 @@
 """Which of two answers is better? A judge model says, asked in both orders."""
 
 import re
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..generate.answers import generate_answers
+from ..generate.asking import ask, turns_of
 from ..generate.teachers import Teacher
 from ..models.loading import ChatModel
 from .intervals import Interval, bootstrap
@@ -26,33 +25,6 @@ matter. Reply with one word: A, B, or tie."""
 _VERDICT = re.compile(
     r"\W*(?:answer\s+)?(A|B|tie)(?=\W*$|[ \t]*[^\w \t])", re.IGNORECASE
 )
-
-
-def turns_of(messages: Sequence[dict]) -> str:
-    """A conversation as a judge reads it: a line a message, led by its role."""
-    return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
-
-
-def ask(
-    judge: ChatModel | Teacher,
-    questions: Mapping[str, str],
-    path: str | Path | None = None,
-    **settings,
-) -> dict[str, str]:
-    """The judge's reply to each question, by its id; failed ones are missing.
-
-    What was thought aloud before "</think>" is cut off. With `path` the replies stay in
-    files; `settings` are those of `generate.generate_answers`.
-    """
-    prompts = [
-        {"id": id, "messages": [{"role": "user", "content": text}]}
-        for id, text in questions.items()
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        place = path or Path(folder) / "verdicts.jsonl"
-        rows = generate_answers(judge, prompts, place, **settings)
-    said = {row["id"]: row["messages"][-1]["content"] for row in rows}
-    return {id: text.rpartition("</think>")[2] for id, text in said.items()}
 
 
 def judge_pairs(

@@ -1,8 +1,8 @@
 """Stage 1: the teacher speaks, and every answer is on disk as soon as it exists.
 
 Read `teachers` (who can be asked), `answers` (the stage), `decoding` (the loop behind a
-local teacher), `budget` (tokens and money), `api` (a teacher behind an address),
-`server` (such an address on this machine).
+local teacher), `budget` (tokens and money), `asking` (a few questions, no data set),
+`api` (a teacher behind an address), `server` (such an address on this machine).
 """
 
 import lazy_loader
@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "seed_of",
         ],
         "answers": ["generate_answers"],
+        "asking": ["ask", "turns_of"],
         "decoding": ["decode"],
         "budget": ["Budget", "BudgetSpent", "Prices", "Usage", "usage_of"],
         "api": ["ApiTeacher", "TeacherError"],

@@ -7,7 +7,7 @@ falls on all of them. Compare ratios from one run, never seconds from two.
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -166,7 +166,7 @@ def ratio(
     seconds: Sequence[float],
     of: Sequence[float],
     *,
-    statistic=np.median,
+    statistic: Callable = np.median,
     **settings: int,
 ) -> Interval:
     """`seconds` as a share of `of`, both from one call of `latency`, with an interval.

@@ -89,7 +89,7 @@ def judged(
 
     @over_rows
     def rule(rows: Sequence[dict]) -> list[str]:
-        from ..evaluate.judge import ask, turns_of  # heavy, and only judges need it
+        from ..generate.asking import ask, turns_of  # heavy, and only judges need it
 
         ids, asked = [], {}
         for row in rows:

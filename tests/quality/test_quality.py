@@ -285,7 +285,7 @@ class Judge:
 def test_a_judge_s_reply_is_read_or_said_to_be_unreadable(
     quality, monkeypatch, reply, reason
 ):
-    monkeypatch.setattr("helpers.evaluate.judge.generate_answers", Judge(lamp=reply))
+    monkeypatch.setattr("helpers.generate.asking.generate_answers", Judge(lamp=reply))
     (found,) = quality.reasons(quality.judged(None), chats("It is 5."))
     assert reason in found and bool(reason) == bool(found)
 
@@ -294,7 +294,7 @@ def test_a_judge_sees_prompt_and_answer_and_is_asked_once_for_equal_rows(
     quality, monkeypatch
 ):
     judge = Judge(A1="yes", A2="no")
-    monkeypatch.setattr("helpers.evaluate.judge.generate_answers", judge)
+    monkeypatch.setattr("helpers.generate.asking.generate_answers", judge)
     rule = quality.judged(None, question="{prompt} -> {answer} {{yes|no}}")
     rows = [chat("A1", id=1), chat("A2", id=2), chat("A1", id=1), chat("A1 {x}", id=1)]
     assert quality.reasons(rule, rows) == ["", "the judge said no", "", ""]
