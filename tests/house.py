@@ -23,6 +23,7 @@ FLOORS = {
     "world": 1,
     "losses": 1,
     "plots": 1,
+    "threads": 1,
     "tracks": 2,
     "data": 3,
     "models": 4,
@@ -149,6 +150,8 @@ def names_taken(source: str) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             alias.pop(node.id, None)  # the name stands for something else there
+        elif isinstance(node, ast.arg):
+            alias.pop(node.arg, None)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id in alias:
@@ -161,7 +164,8 @@ def names_taken(source: str) -> Iterator[tuple[str, str]]:
 ACROSS = {
     "world": 0, "data": 0.9, "generate": 1.8, "quality": 2.8, "train": 4.1,
     "evaluate": 5, "profile": 5.9, "plots": 2.2, "tracks": 1.9, "models": 3,
-    "losses": 4.3, "memory": 4, "distill": 4.2, "course": 5.1, "labs": 6,
+    "losses": 5.2, "threads": 3.7, "memory": 4, "distill": 4.2, "course": 5.1,
+    "labs": 6,
 }  # fmt: skip
 WAY = ("world", "data", "generate", "quality", "train", "evaluate", "profile")
 

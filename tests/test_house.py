@@ -54,11 +54,11 @@ def test_an_import_that_runs_up_is_refused_with_the_place_where_the_name_belongs
     up = Import("helpers.losses.sparse", "helpers.train.cache", 7)
     same = Import("helpers.memory.ledger", "helpers.generate.answers", 3)
     new = Import("helpers.novel.thing", "helpers.data", 1)
-    first, second, third = house.upward([up, same, new, *FOUND])
+    first, second, third = house.upward([up, same, new])
     assert "helpers.losses.sparse, line 7, imports helpers.train.cache" in first
     assert "losses is on floor 1 and train on floor" in first
     assert "a new wing" in first and "handed in as an argument" in first
-    assert "world or losses or plots or tracks or data or models" in second
+    assert "tracks or data or models;" in second
     assert "novel has no floor" in third
     inside = Import("helpers.train.loop", "helpers.train.trainer", 1)
     assert house.upward([inside]) == []

@@ -28,8 +28,8 @@ def run(*command: str | Path, **settings) -> str:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> Path:
-    """A clean environment with our wheel in it. The other packages are lent: torch alone
-    would take minutes to install."""
+    """A clean environment with our wheel in it. The other packages are lent: to install
+    torch alone takes minutes."""
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"
     ignored = shutil.ignore_patterns("__pycache__", ".partial", "*.egg-info")
