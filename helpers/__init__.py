@@ -8,5 +8,8 @@ to read it; `helpers/README.md` is the map.
 
 import logging
 
+from .threads import bound_waiting
+
+bound_waiting()
 # On some processors it reports at import that a faster kernel is not installed.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

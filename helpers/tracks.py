@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from . import plots
+from .threads import number
 
 HERE = Path(__file__).parent
 SETTINGS = HERE / "tracks.toml"
@@ -128,15 +129,14 @@ def load(name: str | None = None, path: Path = SETTINGS) -> Track:
         ) from None
 
 
-def setup(seed: int = 0, threads: int = 2) -> Track:
+def setup(seed: int = 0, threads: int | None = None) -> Track:
     """Make this process repeatable, quiet and in style; print what it runs on.
 
-    Fixes the seeds of random, numpy and torch, and the number of threads (sums over
-    another number of threads round differently). On a CPU torch then uses only
-    deterministic operations. With `settle`, the one place of the course with global
-    state.
+    Fixes the seeds of random, numpy and torch, and the number of threads, by default
+    that of `threads.number`. On a CPU torch then uses only deterministic operations.
+    With `settle`, the one place of the course with global state.
     """
-    track = load()
+    track, threads = load(), threads or number()
     settle(track, seed)
     torch.set_num_threads(threads)
     print(card(track, seed, threads))

@@ -1,17 +1,16 @@
 """Shared by all tests: threads and signals set, the shipped models loaded once."""
 
+import os
 import signal
+
+# Tests run side by side, a thread each; what they start inherits it. Read by torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers import models, tracks
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _threads():
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -127,21 +127,21 @@ def test_setup_repeats_every_source_of_chance(restored):
 def test_setup_uses_the_seed_and_the_threads_it_is_given(restored):
     tracks.setup(seed=1, threads=1)
     one, threads = torch.rand(1).item(), torch.get_num_threads()
-    tracks.setup(seed=2)
+    tracks.setup(seed=2, threads=2)
     assert threads == 1 and torch.get_num_threads() == 2
     assert torch.rand(1).item() != one
     assert torch.are_deterministic_algorithms_enabled()
 
 
 def test_setup_prints_one_block_without_machine_details(restored, capsys):
-    track = tracks.setup(seed=3)
+    track = tracks.setup(seed=3, threads=2)
     printed = capsys.readouterr().out
     assert track == tracks.load("tiny")
     assert len(printed.splitlines()) == 2
     assert re.search(r"python 3\.\d+ · torch \d+\.\d+\.\d+ ·", printed)  # no "+cpu"
     assert "track tiny · device cpu · float32 · 2 threads · seed 3" in printed
     assert "/" not in printed and "\\" not in printed
-    tracks.setup(seed=3)
+    tracks.setup(seed=3, threads=2)
     assert capsys.readouterr().out == printed
 
 

@@ -31,7 +31,8 @@ SOURCE, TARGET = ROOT / "notebooks", ROOT / "executed"
 RESULTS = Path("results", "lap.json")  # written by the notebook on evaluation
 PAGE, TABLE = "README.md", ("<!-- results -->", "<!-- end of results -->")
 KEEP = "COURSE_KEEP_RESULTS"  # set in the kernels of a run: results may be replaced
-CELL_SECONDS = 600
+CELL_SECONDS = 600  # of one cell, on a machine that is not slower than usual
+FIRST, FIRST_SECONDS = "00", 40  # the first notebook there; it tells a slow machine
 TRACEBACK_LINES = 8
 # What nbstripout removes beyond its habit; outputs, counts and ids stay.
 VOLATILE = "metadata.widgets cell.metadata.execution metadata.language_info.version"
@@ -60,7 +61,9 @@ def find_notebooks(folder: Path = SOURCE, numbers: Sequence[str] = ()) -> list[P
     return [path for number, path in found.items() if not numbers or number in numbers]
 
 
-def execute(source: Path, target: Path, label: str = "") -> float:
+def execute(
+    source: Path, target: Path, label: str = "", limit: float = CELL_SECONDS
+) -> float:
     """Execute `source` in the folder of `target`, store it there; return the seconds.
 
     A terminal sees which cell is running. On failure the part that ran is stored too,
@@ -81,7 +84,7 @@ def execute(source: Path, target: Path, label: str = "") -> float:
     client = NotebookClient(
         notebook,
         kernel_name="python3",
-        timeout=CELL_SECONDS,
+        timeout=int(limit),
         record_timing=False,
         extra_arguments=["--IPKernelApp.log_level=40"],  # errors only, no chatter
         resources={"metadata": {"path": str(target.parent)}},
@@ -91,7 +94,7 @@ def execute(source: Path, target: Path, label: str = "") -> float:
     try:
         client.execute(env={**os.environ, KEEP: "1"})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        message = explain(source.name, notebook, running, error)
+        message = explain(source.name, notebook, running, error, limit)
         if target != source:
             nbformat.write(notebook, target)
             message += f"\nThe notebook as far as it ran: {_short(target)}"
@@ -101,13 +104,17 @@ def execute(source: Path, target: Path, label: str = "") -> float:
 
 
 def explain(
-    name: str, notebook: nbformat.NotebookNode, index: int, error: Exception
+    name: str,
+    notebook: nbformat.NotebookNode,
+    index: int,
+    error: Exception,
+    limit: float = CELL_SECONDS,
 ) -> str:
     """The message for a notebook that stopped in cell `index`: its source, then why."""
     cell = notebook.cells[index]
     count = sum(c.cell_type == "code" for c in notebook.cells[: index + 1])
     if isinstance(error, CellTimeoutError):
-        why = f"The cell took longer than {CELL_SECONDS} seconds."
+        why = f"The cell took longer than {limit:.0f} seconds."
     elif isinstance(error, DeadKernelError):
         why = "The kernel died. The usual cause is that memory ran out."
     else:
@@ -126,17 +133,30 @@ def explain(
 def run(paths: Sequence[Path], target: Path) -> None:
     """Execute notebooks in order into folder `target`, one progress line each."""
     width = max(len(path.stem) for path in paths)
+    limit: float = CELL_SECONDS
     for number, path in enumerate(paths, 1):
         label = f"[{number}/{len(paths)}] {path.stem:<{width}}  "
         print(label, end="", flush=True)
         # A terminal's line, which showed the running cell, is written over.
         again = f"\r{label}" if sys.stdout.isatty() else ""
         try:
-            seconds = execute(path, target / path.name, label)
+            seconds = execute(path, target / path.name, label, limit)
         except CourseError:
             print(f"{again}{'FAILED':<20}")
             raise
         print(f"{again}{f'{seconds:5.0f} s  ok':<20}")
+        if path.name.startswith(FIRST):
+            limit = cell_limit(seconds)
+            if limit > CELL_SECONDS:
+                print(
+                    f"A busy or slow machine: cells may take {limit / 60:.0f} minutes."
+                )
+
+
+def cell_limit(first_seconds: float) -> float:
+    """Seconds that a cell may take where the first notebook took so many: a machine
+    that is three times slower than usual gets three times as long."""
+    return CELL_SECONDS * max(1.0, first_seconds / FIRST_SECONDS)
 
 
 def course(

@@ -67,14 +67,32 @@ def test_a_failing_notebook_stops_the_run_with_its_cell_and_reason(tmp_path, cap
     assert not (tmp_path / "executed" / "02_data.ipynb").exists()
 
 
-def test_a_dead_kernel_and_a_slow_cell_are_named(tmp_path, monkeypatch):
+def test_a_dead_kernel_and_a_slow_cell_are_named(tmp_path):
     path = notebook(tmp_path, "00_dead.ipynb", "import os", "os._exit(1)")
     with pytest.raises(series.CourseError, match="code cell 2(.|\n)*kernel died"):
         series.execute(path, tmp_path / "out.ipynb")
-    monkeypatch.setattr(series, "CELL_SECONDS", 1)
     path = notebook(tmp_path, "01_slow.ipynb", "import time; time.sleep(30)")
     with pytest.raises(series.CourseError, match="longer than 1 seconds"):
-        series.execute(path, tmp_path / "out.ipynb")
+        series.execute(path, tmp_path / "out.ipynb", limit=1)
+
+
+def test_a_slow_machine_gets_longer_for_each_cell(tmp_path, monkeypatch, capsys):
+    usual = series.CELL_SECONDS
+    assert series.cell_limit(series.FIRST_SECONDS / 2) == usual
+    assert series.cell_limit(3 * series.FIRST_SECONDS) == 3 * usual
+    limits = {}
+
+    def execute(source, target, label, limit):
+        limits[source.name] = limit
+        return 3 * series.FIRST_SECONDS
+
+    monkeypatch.setattr(series, "execute", execute)
+    paths = [tmp_path / name for name in ("00_a.ipynb", "01_b.ipynb", "02_c.ipynb")]
+    series.run(paths, tmp_path)
+    assert list(limits.values()) == [usual, 3 * usual, 3 * usual]
+    assert "cells may take 30 minutes" in capsys.readouterr().out
+    series.run(paths[1:], tmp_path)  # nothing is known of the machine
+    assert limits["02_c.ipynb"] == usual
 
 
 def test_a_whole_series_without_results_is_an_error(tmp_path):

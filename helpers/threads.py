@@ -1,0 +1,36 @@
+"""How many threads torch uses, and how long one of them waits for another.
+
+Training a small model is thousands of short parallel steps, and at the end of each the
+threads wait for the slowest. By default a waiting thread keeps its core busy. On a
+machine with other work (a browser, a video call) it burns the very core that the other
+thread needs, and steps become tens of times slower. So the wait is bounded: a thread
+that has waited a little goes to sleep. The libraries read the bound when torch is
+loaded, which is why `import helpers` sets it.
+"""
+
+import os
+import sys
+
+# How long a thread waits awake: turns of a loop for GNU's OpenMP (Linux), milliseconds
+# for LLVM's and Intel's (macOS, Windows), which wait 200 by default.
+BOUNDS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+
+
+def bound_waiting() -> None:
+    """Set the bounds, unless torch is loaded already; what the user set stays."""
+    if "torch" not in sys.modules:
+        for name, value in BOUNDS.items():
+            os.environ.setdefault(name, value)
+
+
+def number() -> int:
+    """Threads to use: OMP_NUM_THREADS, else two where their wait is bounded, else one.
+
+    Raises `ValueError` where OMP_NUM_THREADS is no whole number from 1.
+    """
+    if asked := os.environ.get("OMP_NUM_THREADS"):
+        if not asked.isdigit() or int(asked) < 1:
+            raise ValueError(f"OMP_NUM_THREADS={asked}: give a whole number from 1")
+        return int(asked)
+    bounded = any(name in os.environ for name in (*BOUNDS, "OMP_WAIT_POLICY"))
+    return min(2 if bounded else 1, os.cpu_count() or 1)
