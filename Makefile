@@ -3,9 +3,11 @@
 
 PYTHON ?=
 PYTHONS = $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
-PY     := .venv/bin/python
+VENV   := .venv
+PY     := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
+WANTED := requirements.txt
 NEWER  := import sys; sys.exit(sys.version_info < (3, 11))
-TORCH   = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
+TORCH   = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(WANTED))
 
 # PyTorch keeps small builds for computers without an NVIDIA GPU under an address of their
 # own (its "Get Started" page shows it): make course TORCH_INDEX=<that address>
@@ -19,12 +21,22 @@ SUBMISSIONS ?= submissions
 OUT ?= grades
 OPTIONS ?=
 
-.PHONY: help course lab test labs grade refresh weights clean
+# Tests run side by side, each worker with one thread; a notebook stays with its worker.
+WORKERS ?= 2
+PYTEST   = $(PY) -m pytest -n $(WORKERS) --dist loadfile
+# make test ONLY=04, or ONLY=lab04: this notebook or lab alone
+ONLY    ?=
+ALONE    = $(wildcard notebooks/$(ONLY)_*.ipynb solutions/$(ONLY)_*.ipynb)
+
+.PHONY: help course lab check test lint drift labs grade refresh weights clean
 
 help:
 	@echo "make course   set everything up and run the whole series, with progress"
 	@echo "make lab      open JupyterLab and work through it"
-	@echo "make test     every check: lint, unit tests, each notebook run and compared"
+	@echo "make check    the fast checks: lint, rules of the house, quick unit tests"
+	@echo "make test     every check: all unit tests, each notebook run and compared"
+	@echo "make test ONLY=04   one notebook (or ONLY=lab04) and the checks of it"
+	@echo "make drift    the fast checks with the newest packages, for who keeps the pins"
 	@echo "make labs     write the learner's copies in labs/ from solutions/, and check both"
 	@echo "make grade LAB=lab02_soft_targets SUBMISSIONS=folder OUT=grades"
 	@echo "              grade a folder of notebooks or zips, each in a sandbox"
@@ -32,27 +44,49 @@ help:
 	@echo "make weights  retrain the shipped teacher and student"
 	@echo "make clean    remove what runs leave behind (the environment .venv stays)"
 
-course: .venv/.stamp
+course: $(VENV)/.stamp
 	@$(PY) -m helpers.course
 
-lab: .venv/.stamp
+lab: $(VENV)/.stamp
 	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
 
-test: .venv/.stamp
+check: $(VENV)/.stamp lint
+	$(PYTEST) tests -m "not slow"
+
+test: $(VENV)/.stamp lint
+ifeq ($(ONLY),)
+	$(PYTEST)
+else
+	$(if $(ALONE),,$(error no notebook or lab $(ONLY): write its number, 04 or lab04))
+	$(PYTEST) tests/notebooks tests/labs $(ALONE) -k "$(basename $(notdir $(ALONE)))"
+endif
+
+lint: $(VENV)/.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows $(wildcard .github/workflows/*.yml)
 
-labs: .venv/.stamp
+# The fast checks with the newest packages, in an environment apart: which pins are behind,
+# and what breaks when they are raised?
+drift:
+	@mkdir -p build
+	@sed 's/==[^ ;]*//' requirements.txt > build/newest.txt
+	@$(MAKE) .venv-newest/.stamp VENV=.venv-newest WANTED=build/newest.txt
+	@sed -n 's/\[[a-z]*\]//; s/^\([^ ]*==[^ ;]*\).*/\1/p' requirements.txt | sort > build/pinned
+	@.venv-newest/bin/python -m pip freeze | sort > build/found
+	@echo "Pins that are no longer the newest:"; comm -23 build/pinned build/found
+	@$(MAKE) check VENV=.venv-newest WANTED=build/newest.txt
+
+labs: $(VENV)/.stamp
 	@$(PY) -m helpers.labs
 
-grade: .venv/.stamp
+grade: $(VENV)/.stamp
 	@$(PY) -m helpers.grade "$(LAB)" "$(SUBMISSIONS)" "$(OUT)" $(OPTIONS)
 
-refresh: .venv/.stamp
+refresh: $(VENV)/.stamp
 	@$(PY) -m helpers.course --refresh
 
-weights: .venv/.stamp
+weights: $(VENV)/.stamp
 	$(PY) -m helpers.pretrain teacher
 	$(PY) -m helpers.pretrain student
 
@@ -62,7 +96,7 @@ clean:
 	  -name .ipynb_checkpoints \) -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment: rebuilt when one of these two files changes, repaired when it is broken.
-.venv/.stamp: requirements.txt pyproject.toml
+$(VENV)/.stamp: $(WANTED) pyproject.toml
 	@if ! $(PY) -c 'import pip; $(NEWER)' 2>/dev/null; then \
 	  for python in $(PYTHONS); do \
 	    if $$python -c '$(NEWER)' 2>/dev/null; then found=$$python; break; fi; \
@@ -77,10 +111,10 @@ clean:
 	    echo "More help: TROUBLESHOOTING.md, 'Wrong Python'."; \
 	    exit 1; \
 	  fi; \
-	  echo "Making .venv with $$($$found --version); the first time takes minutes."; \
-	  $$found -m venv --clear .venv; \
+	  echo "Making $(VENV) with $$($$found --version); the first time takes minutes."; \
+	  $$found -m venv --clear $(VENV); \
 	fi
 	$(if $(TORCH_INDEX),$(PY) -m pip install --index-url $(TORCH_INDEX) $(TORCH))
-	$(PY) -m pip install -r requirements.txt
+	$(PY) -m pip install -r $(WANTED)
 	$(PY) -m pip install --quiet --no-deps -e .
 	@touch $@
