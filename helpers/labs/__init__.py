@@ -9,7 +9,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checks": ["Mistake", "NotAnswered", "close", "lab01", "lab02", "lab03", "lab04", "lab05", "lab06", "lab07", "question", "that"],
-        "copies": ["write_labs"],
+        "checks": [
+            "Mistake",
+            "NotAnswered",
+            "close",
+            "question",
+            "that",
+            *(f"lab{number:02}" for number in range(1, 8)),
+        ],
     },
 )

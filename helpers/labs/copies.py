@@ -6,14 +6,13 @@ copy is stale or a master has a fault.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 
 from .grading.faults import problems
-from .grading.masters import LabError, MASTERS, ROOT, learner_copy, read_notebook
+from .grading.masters import MASTERS, ROOT, LabError, learner_copy, read_notebook
 
 LABS = ROOT / "labs"
 
@@ -62,7 +61,7 @@ def write_labs(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when every lab is fit to assign."""
-    parser = argparse.ArgumentParser(prog="helpers.labs", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m helpers.labs", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="lab", help="all when none is named")
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     parser.add_argument("--masters", type=Path, default=MASTERS)

@@ -25,11 +25,12 @@ import torch
 from helpers.labs import checks
 from helpers.labs.grading import masters, namespaces, submissions
 from helpers.labs.grading.command import grade, main, read_lab
-from helpers.labs.grading.examine import VALUES, Examination
+from helpers.labs.grading.examine import CANARIES, VALUES, Examination
 from helpers.labs.grading.gradebook import Gradebook, GradeError, _cell, _mark, _plain
 from helpers.labs.grading.guard import Guard
 from helpers.labs.grading.masters import Cell, LabError, learner_copy
 from helpers.labs.grading.namespaces import strongest
+from helpers.labs.grading.room import judge
 from helpers.labs.grading.sandbox import Limits
 from tests.labs import small_lab
 from tests.labs.small_lab import NAME, RIGHT, SECRET, by_name, hand_in
@@ -692,15 +693,50 @@ def test_the_guard_finds_and_undoes_what_was_replaced():
     sys.modules["helpers.labs.checks"] = sys
     assert guard.restore() == [
         "helpers.labs.checks",
-        "helpers.labs.checks.close",
         "helpers.labs.checks.isinstance",
         "helpers.labs.checks.that",
+        "helpers.labs.close",  # one function, named where it is found first
         "torch.Tensor.allclose",
         "torch.testing.assert_close",
     ]
     assert guard.restore() == []
     with pytest.raises(checks.Mistake):
         checks.close(1, 2)
+
+
+# The lab's own cells name a wing, but ask it for nothing: nothing of it is loaded yet.
+WING = [
+    Cell("setup", "lab", "from helpers import losses\nfrom helpers.labs import checks"),
+    Cell("q1", "answer", ""),
+    Cell(
+        "q1_check",
+        "test",
+        "import torch\nones = torch.ones(2)\nchecks.close(mean(ones), 0.5)",
+        "wanted = losses.reduce_tokens(ones, ones > 0)\n"
+        "checks.that(mean(ones) == wanted, 'the mean of all')",
+        points=1,
+    ),
+]
+UNSEEN = {
+    "helpers.losses.positions": "import helpers.losses.positions as place",
+    "helpers.losses": "import helpers.losses as place",
+}
+
+
+@pytest.mark.parametrize("place", UNSEEN)
+def test_what_no_cell_had_loaded_is_put_back_and_named_too(place):
+    answer = f"{UNSEEN[place]}\nplace.reduce_tokens = mean = lambda *_: 0.5"
+    one = Examination(NAME, WING, {"q1": answer}, LIMITS, strongest())
+    one.run()
+    assert one.verdicts["q1_check"] == (0, "a hidden test: the mean of all")
+    named = f"tampering: {place}.reduce_tokens replaced; restored for the tests"
+    assert one.notes == [named]
+
+
+@pytest.mark.parametrize("canary", CANARIES)
+def test_a_canary_fails_by_what_it_asserts(canary):
+    verdict = judge(canary.format(a=1.0, b=2.0), {})
+    assert (verdict["passed"], verdict["kind"]) == (False, "AssertionError")
 
 
 def test_a_hidden_check_tells_the_property_and_not_the_value():

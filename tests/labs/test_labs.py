@@ -8,8 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import labs
-from helpers.labs import Mistake, NotAnswered
+from helpers.labs import Mistake, NotAnswered, copies
 from helpers.labs.grading import submissions
 from helpers.labs.grading.command import grade, read_lab
 from helpers.labs.grading.masters import learner_copy, read_notebook
@@ -116,7 +115,7 @@ def in_labs():
 
 def test_the_learners_copies_are_those_of_the_masters():
     """When this fails, `make labs` has to be run."""
-    assert len(NAMES) == 7 and labs.write_labs(check=True) == []
+    assert len(NAMES) == 7 and copies.write_labs(check=True) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

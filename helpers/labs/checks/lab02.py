@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...losses.positions import shift_and_mask
 from ...losses.divergences import token_divergence
+from ...losses.positions import shift_and_mask
 from .base import Mistake, close, question, that
 
 BITS = torch.tensor(2.0).log()

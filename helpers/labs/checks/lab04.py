@@ -15,9 +15,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ...memory import ledger
 from ... import models, profile, train
 from ...data.tokens import collate
+from ...memory import ledger
 from .base import Mistake, close, question, that
 
 SIZES = ((24, 10, 4, 12.0, True), (6, 15, 2, 1.0, False))  # in, out, rank, alpha, bias

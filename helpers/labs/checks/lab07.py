@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...train import cache
 from ... import data, evaluate, generate, models, profile, world
-from ...models.loading import ChatModel
 from ...distill.pipeline import distil
+from ...models.loading import ChatModel
 from ...tracks import Track
+from ...train import cache
 from .base import Mistake, close, question, that
 
 LIMITS = {"parameters": 200_000, "answers": 600, "rows": 9_600, "time": 0.5}

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from . import submissions
 from .examine import Examination
-from .gradebook import GradeError, Gradebook
-from .masters import Cell, LabError, MASTERS, cells, learner_copy, read_notebook
+from .gradebook import Gradebook, GradeError
+from .masters import MASTERS, Cell, LabError, cells, learner_copy, read_notebook
 from .namespaces import KINDS, NoSandbox, strongest
 from .sandbox import Limits, Stopped
 from .submissions import Refused
@@ -48,8 +48,8 @@ def read_lab(path: Path) -> Lab:
     """
     master, name = read_notebook(path), path.stem
     checks = Path(__file__).parents[1] / "checks"
-    parts = [path, checks / "__init__.py", checks / f"{name[:5]}.py"]
-    content = b"".join(part.read_bytes() for part in parts if part.exists())
+    parts = [path, checks / "base.py", *checks.glob(f"{name[:5]}.py")]
+    content = b"".join(part.read_bytes() for part in parts)
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     copy = learner_copy(master, name)  # first: it finds regions marked wrongly
     found = cells(master)
@@ -195,7 +195,9 @@ def grade(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when every submission has a row."""
-    parser = argparse.ArgumentParser(prog="helpers.grade", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.grade", description=__doc__
+    )
     parser.add_argument("lab", help="such as lab02_soft_targets")
     parser.add_argument("submissions", type=Path, help="one notebook or zip a learner")
     parser.add_argument("out", type=Path, help="folder for scores and feedback")

@@ -16,15 +16,24 @@ from pathlib import Path
 
 from .masters import Cell, names
 from .namespaces import NoSandbox
-from .sandbox import Limits, START_SECONDS, Sandbox, Stopped, TEXT, TooSlow, receive, send
+from .sandbox import (
+    START_SECONDS,
+    TEXT,
+    Limits,
+    Sandbox,
+    Stopped,
+    TooSlow,
+    receive,
+    send,
+)
 
 # Each must fail: a process in which one passes has been tampered with.
 CANARIES = (
     "assert {a} == {b}",
     "raise AssertionError({a})",
     "import torch\ntorch.testing.assert_close(torch.tensor({a}), torch.tensor({b}))",
-    "from helpers import checks\nchecks.close({a}, {b})",
-    "from helpers import checks\nchecks.that({a} == {b}, '')",
+    "from helpers.labs import checks\nchecks.close({a}, {b})",
+    "from helpers.labs import checks\nchecks.that({a} == {b}, '')",
 )
 VALUES = re.compile(r"the (?:shape|answer) (?:is|holds) .*?\.(?: |$)")  # checks.close
 RAISED = re.compile(r"(your code raised \w+): .*", re.S)  # checks.question

@@ -9,7 +9,16 @@ from nbformat import NotebookNode
 from nbgrader.nbgraderformat import MetadataValidator, ValidationError
 from nbgrader.utils import is_grade, is_solution, is_task
 
-from .masters import LabError, REGIONS, cells, grade_id, learner_copy, names, regions, visible
+from .masters import (
+    REGIONS,
+    LabError,
+    cells,
+    grade_id,
+    learner_copy,
+    names,
+    regions,
+    visible,
+)
 
 NAME = re.compile(r"lab\d\d_\w+")
 POINTS = 20

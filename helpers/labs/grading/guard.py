@@ -1,14 +1,16 @@
 """What trusted functions were before a learner's code ran, and are made again.
 
 A learner's code shares the interpreter with the tests, so it may replace what they rely
-on: `helpers.labs.checks`, `torch.testing.assert_close`, a builtin. A `Guard` remembers these
-functions, their code included; `restore` puts back what differs and names it. Code that
-sets out to alter the memory of its process can still defeat this; see `room`
+on: `helpers.labs.checks`, `torch.testing.assert_close`, a builtin. A `Guard` remembers
+these functions, their code included; `restore` puts back what differs and names it.
+Code that sets out to alter the memory of its process can still defeat this; see `room`
 for what else is done.
 """
 
 import builtins
+import contextlib
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
@@ -19,12 +21,33 @@ PACKAGES |= {"json", "io", "socket", "contextlib", "traceback"}
 MODULES = {"torch", "torch.functional", "torch.nn.functional", "torch._tensor"}
 MODULES |= {"torch.testing", "torch.testing._comparison", "numpy", "numpy.testing"}
 ABSENT = object()
+CHECKS = re.compile(r"lab\d\d")  # of one lab; those of others take seconds to load
+
+
+def load_faces() -> None:
+    """Load what the faces of the wings in use hold back, until there is nothing more.
+
+    A wing loads a module when one of its names is first asked for. A learner could be
+    the first, and alter the module before a guard has seen it.
+    """
+    done: set[str] = set()
+    while faces := {name for name in sys.modules if _is_face(name)} - done:
+        for face in sorted(faces):
+            for name in vars(sys.modules[face])["__all__"]:
+                if not CHECKS.fullmatch(name):
+                    with contextlib.suppress(ImportError):  # nobody can use it, then
+                        getattr(sys.modules[face], name)
+        done |= faces
 
 
 class Guard:
-    """Remember the trusted modules, their functions and classes as they are now."""
+    """Remember the trusted modules, their functions and classes as they are now.
+
+    The wings of `helpers` that are in use are loaded whole before that.
+    """
 
     def __init__(self):
+        load_faces()
         self.modules = {n: m for n, m in sys.modules.items() if _trusted(n, m)}
         self.owners: list[tuple[str, object, dict, set]] = []
         self.parts: list[tuple[str, object, str, object]] = []
@@ -95,6 +118,11 @@ def _alone(function: FunctionType) -> FunctionType:
 def _moved(function: FunctionType, space: dict) -> FunctionType:
     code, name, defaults = function.__code__, function.__name__, function.__defaults__
     return FunctionType(code, space, name, defaults)
+
+
+def _is_face(name: str) -> bool:
+    module = sys.modules[name]
+    return name.partition(".")[0] == "helpers" and "__all__" in vars(module)
 
 
 def _trusted(name: str, module: object) -> bool:

@@ -28,7 +28,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from .guard import Guard, codes
-from .sandbox import Limits, MIB, Stopped, TEXT, receive, send
+from .sandbox import MIB, TEXT, Limits, Stopped, receive, send
 
 ADDRESSES = 4096 * MIB  # what torch maps without using it
 FILES = 256  # open at a time
