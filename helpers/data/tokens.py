@@ -1,7 +1,4 @@
-"""Chat data in memory: token ids, labels, padded batches for a model.
-
-The files that hold it are read and written by `jsonl`, whose names are here as well.
-"""
+"""Rows as a model reads them: token ids, labels, padded batches."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice

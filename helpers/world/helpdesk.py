@@ -1,13 +1,9 @@
-"""The helpdesk world: endless customer-support examples, each with a verifier.
+"""Examples by split, no prompt in two of them; some as a careless annotator left them.
 
     examples("train", 1000, seed=0) -> list of `Example`
-    verify(example, "Ben bought the lamp.") -> True or False
 
-Five tasks (`TASKS`), one mechanism. Every sentence the world can say mentions *facts*:
-a person, a product, a day, a number, a troubleshooting step, an outcome, a label ...
-An answer is right when it mentions every fact the example requires and no fact that the
-example does not allow. So any wording is accepted, and a fluent wrong answer (a wrong
-number, another person, a step from another problem, a missing step) is not.
+A prompt's hash decides which split it belongs to. The split `shifted` says what
+training never shows: other names, other wordings, unseen combinations.
 """
 
 import hashlib
@@ -16,14 +12,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from .shops import (
-    OUR_SHOP,
-    Shop,
-)
+from .shops import OUR_SHOP, Shop
 from .tasks import WRITERS, Voice
 from .verifier import SPLITS, TASKS, Example, Fact, lexicon, verify
-
-# ---------------------------------------------------------------- examples and splits
 
 
 def _split_of(prompt: str) -> str:

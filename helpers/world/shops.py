@@ -87,7 +87,7 @@ class Shop:
 
     `prices` in whole euros; `windows` days in which a product may come back; `outcomes`
     what happens when no step helped; `steps` the three steps for a problem, in order;
-    `wording` chooses the phrase book (see `helpers.world`).
+    `wording` chooses the book of `phrases`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The five tasks: what a customer may say, and a right answer to it."""
+"""The five tasks, a writer each: what a customer may say, and a right answer to it."""
 
 import hashlib
 import random
@@ -18,6 +18,8 @@ from .shops import (
     Shop,
 )
 from .verifier import LABELS, Fact
+
+# ---------------------------------------------------------------- voices
 
 
 class Voice:
@@ -73,6 +75,7 @@ def _step_phrase(voice: Voice, step: str) -> str:
     return f"{voice.rng.choice((verb, verb, synonym))} {noun}"
 
 
+# ---------------------------------------------------------------- the five tasks
 # Each returns (turns, answer, required, allowed); turns alternate: customer, helpdesk.
 
 Draft = tuple[list[str], str, set[Fact], set[Fact]]

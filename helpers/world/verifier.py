@@ -1,4 +1,13 @@
-"""A request to the helpdesk, and whether an answer is right, in whatever words."""
+"""A request to the helpdesk, and whether an answer is right, in whatever words.
+
+    verify(example, "Ben bought the lamp.") -> True or False
+
+Five tasks (`TASKS`), one mechanism. Every sentence the world can say mentions *facts*:
+a person, a product, a day, a number, a troubleshooting step, an outcome, a label ...
+An answer is right when it mentions every fact the example requires and no fact that the
+example does not allow. So any wording is accepted, and a fluent wrong answer (a wrong
+number, another person, a step from another problem, a missing step) is not.
+"""
 
 import re
 from collections import Counter
@@ -17,13 +26,8 @@ from .shops import (
 )
 
 TASKS = ("nli", "conversation", "qa", "math", "summary")
-
-
 SPLITS = ("train", "validation", "test", "shifted")
-
-
 LABELS = ("entailment", "contradiction", "neutral")
-
 
 Fact = tuple[str, str]  # (kind, canonical value), for example ("product", "lamp")
 
@@ -60,6 +64,9 @@ class Example:
     def question(self) -> dict:
         """The prompt alone as a row, for a teacher to answer."""
         return {"id": self.id, "task": self.task, "messages": list(self.messages)}
+
+
+# ---------------------------------------------------------------- reading facts
 
 
 @cache
@@ -99,17 +106,9 @@ def lexicon() -> tuple[re.Pattern, dict[str, Fact]]:
 
 
 _SOLVED = ("works again", "it works", "it worked", "solved it", "helped", "fixed it")
-
-
 _FAILED = ("did not help", "changed nothing", "was no use", "does not help")
-
-
 _EQUATION = re.compile(r"(\d+) *([x+*-]) *(\d+) *= *(\d+)")
-
-
 _COMPARISON = re.compile(r"(\d+) is (more|less) than (\d+)")
-
-
 _SUMS: dict[str, Callable[[int, int], int]] = {
     "x": lambda a, b: a * b,
     "*": lambda a, b: a * b,
