@@ -4,9 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
 from .. import world
 from ..data.tokens import IGNORE_INDEX, tokenize_chat

@@ -20,20 +20,12 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import (
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from .. import world
 from ..data.tokens import IGNORE_INDEX, collate
 from ..generate.teachers import answer
-from ..world.shops import (
-    OTHER_SHOPS,
-    OUR_SHOP,
-    Shop,
-)
+from ..world.shops import OTHER_SHOPS, OUR_SHOP, Shop
 from ..world.verifier import TASKS
 from .curriculum import CORPORA, batches, text_rows
 

@@ -19,7 +19,7 @@ A step is fullest at one of a few moments; parts that are not there together are
 added. The formulas are those of a gated MLP with RMSNorm (Llama, Qwen, SmolLM, Phi-3,
 Phi-4, Gemma) and torch's fused attention over a padded batch. Other families (GPT-2)
 have the right weights but only roughly the right activations. Not counted: CUDA's own
-memory, and what is lost between tensors (`fits.RESERVE`).
+memory, and what is lost between tensors (`verdicts.RESERVE`).
 """
 
 import json
@@ -187,7 +187,7 @@ class Step:
     quantise_student: bool = False
     quantise_teacher: bool = False
     teacher_signal: str = "live"  # "cached": the teacher is not there
-    fused_head: bool = False  # hidden states go to `fused.linear_divergence`
+    fused_head: bool = False  # hidden states go to `losses.linear_divergence`
 
     @classmethod
     def of(cls, track: Track) -> "Step":
@@ -387,7 +387,7 @@ def _block_bytes(model: Shape, step: Step) -> tuple[int, int]:
 
 
 def _fused_bytes(model: Shape, reader: Shape | None, step: Step) -> int:
-    """Hidden states, their gradients, and the two tiles of `fused.linear_divergence`
+    """Hidden states, their gradients, and the two tiles of `losses.linear_divergence`
     with the blocks that it works through."""
     size, tile = step.dtype.itemsize, step.positions
     sizes = fused.CPU_BYTES if step.device == "cpu" else fused.GPU_BYTES

@@ -158,7 +158,7 @@ def _checkpoint(step: Step | Track) -> Step | Track | None:
 
 
 def _cache(step: Step | Track) -> Step | Track | None:
-    """The same signal where the cache holds hidden states (`helpers.cache`)."""
+    """The same signal where the cache holds hidden states (`train.write_cache`)."""
     live = step.teacher_signal == "live" and not getattr(step, "teacher_url", "")
     return replace(step, teacher_signal="cached") if live else None
 

@@ -1,7 +1,7 @@
 """Load teachers and students from a folder or the hub, ready to be used.
 
-Vocabularies are compared in `vocabulary`, adapters live in `adapters`; their public
-names are found here as well.
+Ready: with a chat template, an end of answers and a token to pad with, in eval mode,
+and in 4 bits where that is asked for.
 """
 
 import hashlib
@@ -23,10 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..tracks import Track, best_device
 from .hub import ModelError, check_folder, explained, origin
-from .vocabulary import (
-    check_templates,
-    shared_vocab,
-)
+from .vocabulary import check_templates, shared_vocab
 
 SAFE = {"trust_remote_code": False}  # no code from the hub is ever run
 
@@ -131,7 +128,7 @@ def load(
 def check_pair(student: ChatModel, teacher: ChatModel) -> int:
     """All that must agree before logits are compared; returns the shared columns.
 
-    Give the result as `vocab` to `cache.write_cache` and `train.fit`. Raises
+    Give the result as `vocab` to `train.write_cache` and `train.fit`. Raises
     `VocabularyMismatch` or `TemplateMismatch`, with the first difference and the cure.
     """
     configs = student.model.config, teacher.model.config

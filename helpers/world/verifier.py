@@ -15,15 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from .shops import (
-    DAYS,
-    NAMES,
-    OUTCOMES,
-    PLURALS,
-    PROBLEMS,
-    SHIFTED_NAMES,
-    STEPS,
-)
+from .shops import DAYS, NAMES, OUTCOMES, PLURALS, PROBLEMS, SHIFTED_NAMES, STEPS
 
 TASKS = ("nli", "conversation", "qa", "math", "summary")
 SPLITS = ("train", "validation", "test", "shifted")
