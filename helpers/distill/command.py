@@ -106,10 +106,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings_of(options: argparse.Namespace):
-    """The options as `run.Settings`."""
+    """The options as `Settings`."""
     from dataclasses import fields
 
-    from .run import Settings
+    from .settings import Settings
 
     given = {f.name: getattr(options, f.name, None) for f in fields(Settings)}
     return Settings(**{name: v for name, v in given.items() if v is not None})
@@ -175,7 +175,7 @@ def _expected() -> tuple[type[BaseException], ...]:
     from ..quality.base import RuleError
     from ..tracks import TrackError
     from ..train.cache_files import CacheError
-    from .long_run import RunError
+    from .settings import RunError
 
     errors = (AdapterError, BudgetSpent, CacheError, DataError, ModelError, RuleError)
     errors += (RunError, TeacherError, TrackError, FloatingPointError, OSError)

@@ -196,7 +196,7 @@ def _mended(*paths: Path) -> list[dict]:
 def cached(
     crew: Crew, teacher: ChatModel, rows: Sequence[dict], folder: Path, **settings
 ) -> None:
-    """`cache.write_cache`, each process recording its share of the rows."""
+    """`train.write_cache`, each process recording its share of the rows."""
     settings = {"progress": crew.main, **settings}
     crew.first(lambda: _join(folder))  # what a killed run left behind
     if crew.size == 1:

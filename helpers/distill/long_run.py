@@ -28,12 +28,9 @@ from ..train.signals import Signal
 from ..train.trainer import DistillationTrainer
 from .crew import Crew
 from .pipeline import adapted, finished
+from .settings import RunError
 
 ADAPTER, STUDENT = "adapter", "student"
-
-
-class RunError(ValueError):
-    """A run that cannot start or go on; the message says what to do."""
 
 
 def distil_long(
@@ -51,7 +48,7 @@ def distil_long(
     full: bool,
     seed: int,
 ) -> tuple[ChatModel, History, int]:
-    """What `pipeline.distil` returns, by the Trainer: the same steps, the same weights.
+    """What `distil` returns, by the Trainer: the same steps, the same weights.
 
     A checkpoint after each tenth of the steps; called again, it goes on from the last,
     or loads what is finished. `folder` is left with `student/`, or `adapter/` where it

@@ -104,7 +104,7 @@ def own(
 def read_prompts(
     path: Path, prompt_key: str | None = None, answer_key: str | None = None
 ) -> list[dict]:
-    """The rows of a JSONL file as prompts (`rows.as_prompts`), whatever their keys.
+    """The rows of a JSONL file as prompts (`data.as_prompts`), whatever their keys.
 
     Raises `DataError` that lists the defects of the whole file, each with its line and
     cure, and `FileNotFoundError` naming files of a similar name.

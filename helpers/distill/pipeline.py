@@ -1,7 +1,7 @@
 """The lap in two calls: the teacher's verified text, then a student taught with LoRA.
 
 Their parts, `adapted` and `finished`, serve the command `python -m helpers.distill` too
-(see `run`), which trains with `trainer.DistillationTrainer` in between.
+(see `run`), which trains with `train.DistillationTrainer` in between.
 """
 
 import copy

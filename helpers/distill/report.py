@@ -17,7 +17,8 @@ from nbconvert.filters import markdown2html
 from .. import plots
 from ..data.results import run_card, write_results
 from ..train.loop import History
-from .run import Outcome, name_of
+from .run import Outcome
+from .settings import name_of
 
 METRICS = ("accuracy", "retention", "exact match", "token F1", "ROUGE-L", "NLL")
 METRICS += ("forward KL", "top-1", "ECE")

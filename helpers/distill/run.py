@@ -7,14 +7,13 @@ done, and the folder knows the settings it was begun with.
 """
 
 import gc
-import hashlib
 import json
 import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -33,34 +32,13 @@ from ..train.cache import open_cache
 from ..train.loop import History
 from ..train.signals import Signal
 from .crew import Crew, Replay, answers, cached
-from .long_run import RunError, distil_long, shares
+from .long_run import distil_long, shares
 from .material import Material, helpdesk, own, short_enough
+from .settings import RunError, Settings, check_same, facts, name_of
 
 STEPS = 600  # by default, for the helpdesk
 PASSES, LEAST = 3, 60  # for other data: times over the rows, but so many steps
 TIMED, AT_ONCE = 20, 64  # prompts by which latency, and throughput, are measured
-# Fields of a track that change where and how fast, not what is computed.
-FREE = ("device", "card", "generate_batch_size", "checkpointing", "fused_head")
-FREE += ("batch_size", "accumulation", "teacher_url", "teacher_key")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run depends on beside its track."""
-
-    data: Path | None = None  # None: the helpdesk's prompts, as many as `prompts`
-    test: Path | None = None  # None: a tenth of the data
-    prompt_key: str | None = None
-    answer_key: str | None = None
-    prompts: int = 1000
-    held_out: int = 500  # at most, of each split
-    min_f1: float = 0.0
-    signal: str | None = None  # live, cached or text; None: the track's
-    steps: int | None = None  # None: see STEPS and PASSES
-    soft_weight: float = 1.0
-    temperature: float = 1.0
-    full: bool = False
-    seed: int = 0
 
 
 @dataclass
@@ -160,21 +138,11 @@ class Run:
             self.write()
 
     def write(self) -> None:
-        content = {"settings": self.facts(), "minutes": self.minutes}
+        content = {
+            "settings": facts(self.track, self.settings),
+            "minutes": self.minutes,
+        }
         data.write_json(self.folder / "run.json", content)
-
-    def facts(self) -> dict:
-        """What must not change when the run goes on."""
-        track = {f.name: getattr(self.track, f.name) for f in fields(self.track)}
-        found = {name: value for name, value in track.items() if name not in FREE}
-        found |= {role: name_of(found[role]) for role in ("teacher", "student")}
-        found["rows a step"] = self.track.batch_size * self.track.accumulation
-        for name, value in asdict(self.settings).items():
-            if isinstance(value, Path):
-                found[f"content of {name}"] = _digest(value)
-            else:
-                found[name] = value
-        return found
 
     def begin(self, resume: bool) -> None:
         """Take the folder, empty or with this very run in it."""
@@ -195,17 +163,8 @@ class Run:
             )
         before = json.loads(record.read_text(encoding="utf-8"))
         self.minutes = before["minutes"]
-        old, new = before["settings"], json.loads(json.dumps(self.facts()))
-        changed = [
-            f"{name} was {old.get(name)!r} and is now {new.get(name)!r}"
-            for name in sorted({*old, *new})
-            if old.get(name) != new.get(name)
-        ]
-        if changed:
-            raise RunError(
-                f"{self.folder} was begun otherwise: {'; '.join(changed)}; give the "
-                "settings it was begun with, or choose another folder"
-            )
+        now = json.loads(json.dumps(facts(self.track, self.settings)))
+        check_same(before["settings"], now, self.folder)
 
     def check(self) -> None:
         """Settings that do not go together."""
@@ -426,11 +385,6 @@ class Run:
         return report, table
 
 
-def name_of(model: str) -> str:
-    """A hub id, or the last part of a folder."""
-    return Path(model).name if Path(model).is_absolute() else model
-
-
 def _prompt(question: Question, place: int) -> dict:
     item = item_of(
         {**question, "answer": ""} if isinstance(question, dict) else question
@@ -442,11 +396,3 @@ def _answered(question: Question) -> dict:
     item = item_of(question)
     gold = item.gold if isinstance(item.gold, str) else item.gold[0]
     return {"messages": [*item.messages, {"role": "assistant", "content": gold}]}
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError:
-        return "no file"  # reading it will say more

@@ -17,8 +17,6 @@ from ..models.loading import ChatModel
 from .budget import Budget, BudgetSpent, Usage, usage_of
 from .teachers import LocalTeacher, Reply, Request, Sampling, Teacher, seed_of
 
-# ------------------------------------------------------------------ answers in a file
-
 
 def generate_answers(
     teacher: ChatModel | Teacher,

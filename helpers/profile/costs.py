@@ -1,8 +1,4 @@
-"""What it costs: parameters, bytes, peak memory, money; speed is in `speed`.
-
-What memory will be needed, before anything is loaded, is computed in `ledger`, and
-compared with a GPU in `fits`; their public names are found here as well.
-"""
+"""What can be counted: parameters, bytes, peak memory, and money for answers."""
 
 import json
 import weakref

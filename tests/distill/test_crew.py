@@ -15,7 +15,8 @@ from transformers import TrainingArguments
 from helpers import world
 from helpers.data import collate, encode_chat, read_chat
 from helpers.distill import command, crew
-from helpers.distill.long_run import RunError, shares
+from helpers.distill.long_run import shares
+from helpers.distill.settings import RunError
 from helpers.generate import Reply, Request, Sampling, generate_answers
 from helpers.models import ChatModel, load
 from helpers.train import cache, epoch_batches, trainer
