@@ -1,8 +1,9 @@
-"""Running and recording the course: `python -m helpers.course`, `.record`, `.pretrain`.
+"""Running and recording the course.
 
-Read `series` (the notebooks, executed in order), `record` (the long runs behind them),
-`knobs` (one of these), `pretrain` with `curriculum` (the shipped models), `toy` (a
-language model to see through).
+Read `series` (`python -m helpers.course`: the notebooks, executed in order), `record`
+(`python -m helpers.record`: the long runs behind them), `knobs` (one of these),
+`pretrain` with `curriculum` (`python -m helpers.pretrain`: the shipped models), `toy`
+(a language model to see through).
 """
 
 import lazy_loader

@@ -20,19 +20,18 @@ from ..world.shops import (
 )
 
 VOCABULARY = 1024
-
-
 PAD, END, SYSTEM, USER, ASSISTANT = SPECIAL = (
     "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>",
 )  # fmt: skip
-
-
 CHAT_TEMPLATE = (
     "{% for m in messages %}"
     "{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+
+# ---------------------------------------------------------------- the tokenizer
 
 
 def plain_text(rng: random.Random) -> str:
@@ -92,6 +91,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         padding_side="right",
         model_max_length=512,
     )
+
+
+# ---------------------------------------------------------------- rows of each kind
 
 
 def task_rows(tokenizer, shops: Sequence[Shop], n: int, seed: int) -> list[dict]:

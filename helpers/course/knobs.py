@@ -51,7 +51,7 @@ def runs() -> list[tuple[str, str, dict]]:
 
 
 def searches() -> dict[str, dict]:
-    """The ways to search, as settings of `search.search`."""
+    """The ways to search, as settings of `train.search`."""
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=TRIAL // 4)
     tpe = partial(TPESampler, n_startup_trials=4)
     return {

@@ -255,7 +255,7 @@ def knobs(pair: Pair) -> None:
     """Learning rates, temperature by soft weight, searches for settings, batches.
 
     Settings are compared on 500 prompts of validation; `right` and `right_on_test` say
-    which were answered rightly, see `search.unpack`.
+    which were answered rightly, see `train.unpack_right`.
     """
     from . import knobs  # optuna: only this record needs it
 

@@ -243,9 +243,7 @@ def keep_results(
     """
     path = Path("results", f"{name}.json")
     if os.environ.get(KEEP) or not path.exists():
-        from ..data.results import (
-            write_results,  # here, so that the runner needs no torch
-        )
+        from ..data.results import write_results  # torch: not for the runner
 
         write_results(path, columns, rows, run_card)
         figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
@@ -277,7 +275,6 @@ def read_results(path: Path) -> dict:
 
 def format_results(results: dict) -> str:
     """Results as an aligned text table, numbers to the right, the run card below."""
-
     columns = list(zip(results["columns"], *results["rows"], strict=True))
     aligned = []
     for head, *values in columns:

@@ -35,7 +35,7 @@ class Settings:
 
 
 def facts(track: Track, settings: Settings) -> dict:
-    """What must not change: content of files, and fields of the track but the `FREE`."""
+    """What must not change: files' content, and the track's fields but for `FREE`."""
     names = [field.name for field in fields(track) if field.name not in FREE]
     found = {name: getattr(track, name) for name in names}
     found |= {role: name_of(found[role]) for role in ("teacher", "student")}
