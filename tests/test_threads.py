@@ -38,6 +38,11 @@ def test_too_late_changes_nothing_and_what_the_user_set_stays(clean):
     clean.setenv("GOMP_SPINCOUNT", "7")
     threads.bound_waiting()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+    clean.delenv("GOMP_SPINCOUNT")
+    clean.delenv("KMP_BLOCKTIME")
+    clean.setenv("OMP_WAIT_POLICY", "passive")
+    threads.bound_waiting()
+    assert "GOMP_SPINCOUNT" not in os.environ and threads.number() == 2
     clean.setenv("OMP_NUM_THREADS", "3")
     assert threads.number() == 3
     for wrong in ("0", "-1", "many", "2,2"):
