@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from helpers import generate, models, tracks, world
+from helpers import data, generate, models, tracks, world
 from helpers.course import record
 from helpers.data import render_prompt
 from helpers.models import ChatModel
@@ -66,10 +66,10 @@ def main() -> None:
     assert said["padded batches"] == ours and said["one at a time"] == ours[:ALONE]
     loop = speed["one at a time"]
     rows = [[way, round(s, 1), round(s / loop, 1)] for way, s in speed.items()]
-    card = record.run_card(
+    card = data.run_card(
         "python -m tests.benchmarks.generation", prompts=PROMPTS, batch_size=BATCH
     )
-    record.write_results(record.RESULTS / "generation.json", COLUMNS, rows, card)
+    data.write_results(record.RESULTS / "generation.json", COLUMNS, rows, card)
     print(COLUMNS, *rows, sep="\n")
 
 

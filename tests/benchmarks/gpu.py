@@ -20,9 +20,9 @@ import torch
 from torch.nn import Linear, Module
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from helpers import models, profile, tracks
-from helpers.course import record
+from helpers import data, models, profile, tracks
 from helpers.memory import GIB, Step, ledger
+from helpers.profile.costs import GPU_RECORD
 from helpers.tracks import Track
 from helpers.train import fit
 
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> list[list]:
         rows.append(measure(name, track, thin, matmul))
     print(pandas.DataFrame(rows, columns=COLUMNS).T.to_string(header=False))
     if not thin:
-        card = record.run_card(
+        card = data.run_card(
             "python -m tests.benchmarks.gpu",
             device=torch.cuda.get_device_name(),
             memory_gib=round(tracks.gpu_gib(), 1),
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> list[list]:
             seeds=[0],
             minutes=round((time.perf_counter() - start) / 60, 1),
         )
-        record.write_results(profile.GPU_RECORD, COLUMNS, rows, card)
+        data.write_results(GPU_RECORD, COLUMNS, rows, card)
     return rows
 
 

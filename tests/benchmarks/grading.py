@@ -17,6 +17,7 @@ from statistics import mean, median
 
 import nbformat
 
+from helpers import data
 from helpers.course import record
 from helpers.labs.grading.command import grade, read_lab
 from helpers.labs.grading.gradebook import totals
@@ -70,14 +71,14 @@ def main() -> None:
     points = [totals(result)[0] for result in book.results.values()]
     each = median(result["seconds"] for result in book.results.values())
     row = [options.lab, len(points), options.jobs, round(minutes, 1), each]
-    card = record.run_card(
+    card = data.run_card(
         "python -m tests.benchmarks.grading",
         sandbox=strongest(),
         cores=os.cpu_count(),
         limit_minutes=LIMIT,
     )
     path = record.RESULTS / "grading.json"
-    record.write_results(path, COLUMNS, [[*row, round(mean(points), 1)]], card)
+    data.write_results(path, COLUMNS, [[*row, round(mean(points), 1)]], card)
     print(book.summary())
     print(f"{len(points)} submissions in {minutes:.1f} minutes (limit {LIMIT})")
 

@@ -22,7 +22,7 @@ import pandas
 import torch
 from torch import Tensor
 
-from helpers import losses
+from helpers import data, losses
 from helpers.course import record
 from helpers.losses import fused
 
@@ -153,7 +153,7 @@ def main() -> None:
         table = pandas.DataFrame(rows[-len(best) :], columns=COLUMNS)
         print(table.to_string(index=False), flush=True)
     if not options.no_results:
-        card = record.run_card(
+        card = data.run_card(
             " ".join(["python -m tests.benchmarks.loss_head", *sys.argv[1:]]),
             device=options.device,
             dtype=options.dtype,
@@ -162,7 +162,7 @@ def main() -> None:
         )
         for package in ("trl", "liger-kernel"):
             card["versions"][package] = metadata.version(package)
-        record.write_results(record.RESULTS / "loss_head.json", COLUMNS, rows, card)
+        data.write_results(record.RESULTS / "loss_head.json", COLUMNS, rows, card)
 
 
 if __name__ == "__main__":

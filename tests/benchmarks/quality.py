@@ -114,13 +114,12 @@ def main() -> None:
         print(dict(zip(COLUMNS, line, strict=True)))
     print({name: value for name, value in found.items() if name != "lines"})
     if not options.no_results:
-        from helpers.course import (
-            record,  # loads the training code, which is not measured
-        )
+        # Here, for it loads the training code, which is not measured.
+        from helpers.course import record
 
         versions = {"datasketch": metadata.version("datasketch")}
         measured = {name: value for name, value in found.items() if name != "lines"}
-        card = record.run_card(
+        card = data.run_card(
             "python -m tests.benchmarks.quality",
             seeds=[0],
             processes=1,
@@ -131,7 +130,7 @@ def main() -> None:
         card["versions"] |= versions
         card["minutes"] = round(found["seconds"] / 60, 1)
         path = record.RESULTS / "funnel_speed.json"
-        record.write_results(path, COLUMNS, found["lines"], card)
+        data.write_results(path, COLUMNS, found["lines"], card)
 
 
 if __name__ == "__main__":

@@ -128,14 +128,14 @@ def main() -> None:
         best = min(times)
         lines.append([name, round(tokens / best), round(1000 * best / STEPS, 1),
                       *(round(x, 4) for x in (i.value, i.low, i.high))])  # fmt: skip
-    card = record.run_card(
+    card = data.run_card(
         "python -m tests.benchmarks.training",
         seeds=SEEDS,
         steps=STEPS,
         batch=BATCH,
         rows=ROWS,
     )
-    record.write_results(record.RESULTS / "training.json", COLUMNS, lines, card)
+    data.write_results(record.RESULTS / "training.json", COLUMNS, lines, card)
     print(pandas.DataFrame(lines, columns=COLUMNS).to_string(index=False))
 
 

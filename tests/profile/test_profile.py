@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import profile, world
-from helpers.course import record
+from helpers import data, profile, world
 from helpers.data import DataError
 from helpers.generate import LocalTeacher, Prices, Reply, Usage
 from helpers.models import ChatModel
@@ -393,13 +392,13 @@ def test_a_missing_gpu_record_is_said_to_be_missing(tmp_path, capsys):
 
 def test_a_gpu_record_is_a_table_with_its_run_card(tmp_path):
     path = tmp_path / "gpu.json"
-    record.write_results(path, ["track", "peak GiB"], [["gpu", 9.5]], {"device": "x"})
+    data.write_results(path, ["track", "peak GiB"], [["gpu", 9.5]], {"device": "x"})
     table = profile.gpu_record(path)
     assert table["peak GiB"].item() == 9.5 and table.attrs == {"device": "x"}
 
 
 def test_the_command_that_records_a_gpu_runs_on_a_processor(capsys, monkeypatch):
-    monkeypatch.setattr(record, "write_results", lambda *_: pytest.fail("wrote"))
+    monkeypatch.setattr(data, "write_results", lambda *_: pytest.fail("wrote"))
     rows = [dict(zip(gpu.COLUMNS, row, strict=True)) for row in gpu.main(["--dry-run"])]
     assert [row["method"] for row in rows] == ["LoRA", "QLoRA"]
     for row in rows:

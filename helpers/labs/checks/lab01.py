@@ -385,7 +385,7 @@ _LEAKS = (  # what a planted row holds, and what is said where it is kept
     ),
     (
         "a leak that differs in case, punctuation or white space is kept: compare "
-        "words (quality.words), not strings",
+        "words (data.words), not strings",
         ["3 LAMPS, with shipping how much", "Who bought   the vase - Kira or Fay\n?"],
     ),
     (

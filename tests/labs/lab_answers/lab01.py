@@ -12,7 +12,7 @@ KEEP = "def keep_first(rows, threshold):\n    kept = []\n"
 CLEAN = """
 def decontaminated(train, test):
     def text(row):
-        return " ".join(quality.words(quality.prompt_of(row)))
+        return " ".join(data.words(data.prompt_of(row)))
 """
 FUNNEL = "def funnel(rows, rules):\n    kept, counts = list(rows), {}\n"
 
@@ -296,8 +296,8 @@ WRONG = [
     Wrong(
         "exact strings",
         "q5_decontaminated",
-        CLEAN + "    asked = {quality.prompt_of(row) for row in test}\n"
-        "    return [row for row in train if quality.prompt_of(row) not in asked]",
+        CLEAN + "    asked = {data.prompt_of(row) for row in test}\n"
+        "    return [row for row in train if data.prompt_of(row) not in asked]",
         "q5_leaks_test",
         "case, punctuation or white space",
     ),
@@ -358,11 +358,11 @@ WRONG = [
         "q5_decontaminated",
         "def decontaminated(train, test):\n"
         "    def text(row):\n"
-        "        return f\" {quality.normalised(row['messages'][-2]['content'])} \"\n"
+        "        return f\" {data.normalised(row['messages'][-2]['content'])} \"\n"
         "    asked = [text(row) for row in test]\n"
-        "    asked += [f' {quality.normalised(quality.prompt_of(r))} ' for r in test]\n"
+        "    asked += [f' {data.normalised(data.prompt_of(r))} ' for r in test]\n"
         "    def all_of(row):\n"
-        "        return f' {quality.normalised(quality.prompt_of(row))} '\n"
+        "        return f' {data.normalised(data.prompt_of(row))} '\n"
         "    return [r for r in train if not any(a in all_of(r) for a in asked)]",
         "q5_false_alarms_test",
         "not its last message",
@@ -510,9 +510,9 @@ RIGHT = [
         "runs of words as tuples",
         "q5_decontaminated",
         "def decontaminated(train, test):\n"
-        "    asked = [quality.words(quality.prompt_of(row)) for row in test]\n"
+        "    asked = [data.words(data.prompt_of(row)) for row in test]\n"
         "    def leaks(row):\n"
-        "        its = quality.words(quality.prompt_of(row))\n"
+        "        its = data.words(data.prompt_of(row))\n"
         "        return any(its[i:i + len(a)] == a for a in asked"
         " for i in range(len(its)))\n"
         "    return [row for row in train if not leaks(row)]",
@@ -523,7 +523,7 @@ RIGHT = [
         "def decontaminated(train, test):\n"
         "    import re\n"
         "    def text(row):\n"
-        "        return quality.normalised(quality.prompt_of(row))\n"
+        "        return data.normalised(data.prompt_of(row))\n"
         "    if not test:\n"
         "        return list(train)\n"
         "    some = '|'.join(re.escape(text(row)) for row in test)\n"
