@@ -851,12 +851,6 @@ PLANTED = {
         'return "tie"',
         lambda module: test_a_reply_without_a_verdict_is_no_tie(module, "Both"),
     ),
-    "a judge's thoughts are its verdict": (
-        helpers.evaluate.judge,
-        'text.rpartition("</think>")[2]',
-        'text.removeprefix("<think>")',
-        test_what_a_judge_thinks_aloud_is_no_verdict,
-    ),
     "overlap in order only": (
         helpers.evaluate.likelihood,
         "(theirs[:, :, None] == ours[:, None, :]).any(-1)",
