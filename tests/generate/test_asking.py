@@ -61,9 +61,9 @@ PLANTED = {
         'text.removeprefix("<think>")',
         test_what_is_thought_aloud_is_no_reply,
     ),
-    "ids in another order": (
-        'said = {row["id"]: row["messages"][-1]["content"] for row in rows}',
-        'said = {b["id"]: a["messages"][-1]["content"] for a, b in zip(rows, rows[::-1])}',
+    "replies are lost": (
+        "for row in rows}",
+        "for row in rows[1:]}",
         test_replies_come_back_under_the_ids_of_their_questions,
     ),
 }
