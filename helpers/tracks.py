@@ -54,7 +54,7 @@ class Track:
     quantise_student: bool = False  # the frozen weights in 4 bits: QLoRA
     quantise_teacher: bool = False  # its signal degrades a little
     teacher_signal: str = "live"  # or "cached": the teacher is not there in training
-    fused_head: bool = False  # losses from hidden states (`fused`): no logits
+    fused_head: bool = False  # losses from hidden states: no logits
     card: int = 0  # GB of the GPU that these settings are for; 0: any machine
     device: str = field(default_factory=best_device)
     teacher_url: str = ""

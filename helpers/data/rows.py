@@ -25,7 +25,7 @@ class DataError(ValueError):
 
 
 def as_prompts(rows: Iterable[dict]) -> list[dict]:
-    """Conversations as prompts for `generate_answers`: an id each, a user's turn last.
+    """Conversations as prompts for a teacher: an id each, and a user's turn last.
 
     A final assistant message becomes `answer`, unless the row has one. A missing id is
     the hash of the messages, so that a row keeps its id, and a resumed run its answers,

@@ -53,7 +53,7 @@ def distil_long(
     A checkpoint after each tenth of the steps; called again, it goes on from the last,
     or loads what is finished. `folder` is left with `student/`, or `adapter/` where it
     cannot be merged, and with `training.json`. `rows`: from `data.encode_chat`.
-    Raises `MemoryShortage` with what to change.
+    Raises `memory.MemoryShortage` with what to change.
     """
     record = folder / "training.json"
     if record.exists():
@@ -65,7 +65,7 @@ def distil_long(
     size, accumulation = shares(track, crew.size)
     start, checkpoints = time.perf_counter(), folder / "checkpoints"
     cuda = track.device.startswith("cuda")
-    arguments = TrainingArguments(  # those of `fit`
+    arguments = TrainingArguments(  # those of `train.fit`
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=size,

@@ -230,7 +230,7 @@ def _engine(model: ChatModel | Teacher, users: int) -> Teacher:
 
 
 def _by_length(model: ChatModel | Teacher, prompts: Prompts) -> Prompts:
-    """In the order in which `decode` takes them: the longest first."""
+    """In the order in which `generate.decode` takes them: the longest first."""
     engine = _engine(model, 1)
     if not isinstance(engine, LocalTeacher):
         return prompts
