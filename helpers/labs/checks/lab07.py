@@ -40,7 +40,7 @@ class Challenge:
         self.measured: list[ChatModel] = []  # kept, so that no other takes their id
 
     def prompts(self, count: int) -> list[world.Example]:
-        """The first training examples; `world.verify` may be used on answers to them."""
+        """The first training examples; `world.verify` may judge answers to them."""
         return world.examples("train", count, self.seed)
 
     def ask(

@@ -3,8 +3,9 @@
 The process runs in namespaces of its own: no network, no other processes, and of the
 disk only Python, this package and a small scratch folder in memory. Bubblewrap sets
 them up where it is installed, `unshare` of util-linux otherwise. Where neither may (in
-many containers, on macOS) limits alone remain, and the summary says so. A watcher counts
-what the process and all its children use together and ends them when it is too much.
+many containers, on macOS) limits alone remain, and the summary says so. A watcher
+counts what the process and all its children use together and ends them when it is too
+much.
 """
 
 import json
