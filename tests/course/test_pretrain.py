@@ -58,6 +58,7 @@ def test_run_cards_meet_the_promise():
     assert CARDS["student"]["accuracy"]["test"]["all"] <= test["all"] - 0.30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CARDS)
 def test_accuracy_measured_again_on_a_sample(name, request):
     model, tokenizer = request.getfixturevalue(name)
@@ -108,6 +109,7 @@ def test_both_models_carry_the_shipped_tokenizer(name):
     assert carried.chat_template == shipped.chat_template == curriculum.CHAT_TEMPLATE
 
 
+@pytest.mark.slow
 def test_the_tokenizer_can_be_built_again(tokenizer):
     built = curriculum.build_tokenizer()
     assert len(built) == len(tokenizer)
@@ -115,6 +117,7 @@ def test_the_tokenizer_can_be_built_again(tokenizer):
     assert built.decode(built(text)["input_ids"]) == text
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_from_the_last_finished_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "PARTIAL", tmp_path / "partial")
     monkeypatch.setattr(pretrain, "accuracy", lambda *a, **k: {"all": 0.0})

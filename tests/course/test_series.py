@@ -26,6 +26,7 @@ series.keep_results("lap", ["model", "accuracy"], rows, card, Figure())
 """
 
 
+@pytest.mark.slow
 def test_a_run_shows_progress_and_table_and_leaves_the_notebooks_alone(
     tmp_path, capsys
 ):
@@ -126,6 +127,7 @@ def test_recorded_results_are_told_from_new_ones(tmp_path, capsys):
     assert "Results recorded earlier" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_refresh_stores_outputs_without_what_changes_and_keeps_a_failing_file(tmp_path):
     good = notebook(tmp_path, "00_good.ipynb", "print('new')")
     bad = notebook(tmp_path, "02_bad.ipynb", "1 / 0")

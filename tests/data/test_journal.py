@@ -161,6 +161,7 @@ class Slow:
             yield place, Reply.failed("no") if fails else Reply(f"{text}!" * 20)
 
 
+@pytest.mark.slow
 @forks
 def test_thirty_kills_lose_nothing_and_double_nothing(path):
     prompts = [row(i) for i in range(1500)]

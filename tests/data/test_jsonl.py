@@ -244,6 +244,7 @@ junk = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(almost_rows | json_values, max_size=4),

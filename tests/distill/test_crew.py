@@ -23,6 +23,8 @@ from helpers.train import cache, epoch_batches, trainer
 from helpers.train.cache_codec import probabilities
 from tests.train.test_loop import ROWS, llama
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ONE = ["--prompts", "40", "--held-out", "5", "--steps", "4", "--max-new-tokens", "24"]
 

@@ -30,6 +30,8 @@ from helpers.train import cache, fit
 from helpers.train.cache_codec import probabilities
 from tests.models.test_architectures import IDS, KIND, make
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--prompts", "20", "--held-out", "5", "--steps", "4", "--max-new-tokens", "24"]
 LITTLE = [*FEW, "--rank", "4"]

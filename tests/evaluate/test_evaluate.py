@@ -104,6 +104,7 @@ def test_score_and_by_task():
     assert table.loc["all", "half"] == 0.5
 
 
+@pytest.mark.slow
 def test_compare_asks_every_model_the_same(teacher, student):
     examples = world.examples("test", 10)
     models = {"teacher": teacher, "again": teacher, "student": student}
@@ -114,6 +115,7 @@ def test_compare_asks_every_model_the_same(teacher, student):
     assert (answers["teacher"] != answers["student"]).any()
 
 
+@pytest.mark.slow
 def test_agreement_with_oneself_is_complete(teacher, student):
     rows = [data.tokenize_chat(teacher.tokenizer, e.row()["messages"])
             for e in world.examples("test", 12)]  # fmt: skip
@@ -607,6 +609,7 @@ def test_the_table_by_hand():
         evaluate.summarise(scored[:0])
 
 
+@pytest.mark.slow
 def test_report_measures_two_splits_and_draws(teacher, student):
     splits = {name: world.examples(name, 5) for name in ("test", "shifted")}
     api = Parrot(lambda text: "Sorry?")

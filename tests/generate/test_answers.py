@@ -32,6 +32,7 @@ def say(model, prompts=PROMPTS, **settings):
     return generate.answer(model.model, model.tokenizer, prompts, **settings)
 
 
+@pytest.mark.slow
 def test_batches_give_the_same_greedy_text_as_one_prompt_at_a_time(teacher):
     prompts = PROMPTS[:8]
     together = say(teacher, prompts, max_new_tokens=40)

@@ -89,6 +89,7 @@ def by_hand(model, prompt, stop=STOP, limit=16):
     return Decoded(tokens, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 @pytest.mark.parametrize("family", [gpt2, gemma3, qwen3])
 def test_a_batch_says_what_each_prompt_alone_would_get(family, prompts, batch_size):
@@ -136,6 +137,7 @@ def test_the_next_prompts_enter_where_rows_are_finished(model, prompts, monkeypa
     assert sizes[0] == 6 and len(reads) > 5 and sizes.count(6) > 6
 
 
+@pytest.mark.slow
 def test_long_runs_find_room_again_and_again(model, prompts):
     many = prompts * 6  # far more columns than the buffers have
     assert greedy(model, many, stop={5, 6, 7}, batch_size=3) == (

@@ -20,6 +20,7 @@ def local(track):
     assert running.process.poll() is not None
 
 
+@pytest.mark.slow
 def test_a_real_server_gives_the_greedy_text_of_the_model_itself(local, teacher):
     prompts = [list(e.messages) for e in world.examples("train", 3)]
     requests = [Request(prompt, 0) for prompt in prompts]

@@ -35,6 +35,8 @@ from helpers.labs.grading.sandbox import Limits
 from tests.labs import small_lab
 from tests.labs.small_lab import NAME, RIGHT, SECRET, by_name, hand_in
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits(
     cell_seconds=5,

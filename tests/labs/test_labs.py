@@ -14,6 +14,8 @@ from helpers.labs.grading.command import grade, read_lab
 from helpers.labs.grading.masters import learner_copy, read_notebook
 from tests.labs.lab_answers import Right, Wrong
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 MASTERS = sorted((ROOT / "solutions").glob("lab*.ipynb"))
 NAMES = [path.stem for path in MASTERS]

@@ -181,6 +181,7 @@ def rows(tokenizer):
     return sorted(encoded, key=lambda row: len(row["input_ids"]))[-12:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["eager", "fused"])
 @pytest.mark.parametrize("batch_size", [3, 12])
 @pytest.mark.parametrize("method", ["full", "LoRA", "QLoRA", "LoRA, checkpointing"])
@@ -271,6 +272,7 @@ def total_loss(logits, targets):
     return 0.5 * hard + 0.5 * 4 * kl
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize(
     ("student", "teacher", "rank", "labels"),

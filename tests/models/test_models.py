@@ -935,6 +935,7 @@ def test_damaged_and_missing_adapters_are_named(saved, student, tmp_path):
         models.load_adapter(student.model, folder)
 
 
+@pytest.mark.slow
 def test_importing_prints_nothing():
     """A library that reports a missing kernel of its own reports it to nobody here."""
     code = (

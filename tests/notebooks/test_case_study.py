@@ -11,6 +11,8 @@ from helpers import world
 from helpers.course import record
 from helpers.models import ChatModel
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "17_case_study.ipynb"
 SETTING = 'DATA = None  # or "my_chats.jsonl"'
 RECORDED = "## 4 "  # from this heading on, nothing is about the learner's data

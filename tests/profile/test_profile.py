@@ -56,6 +56,7 @@ def test_a_storage_counts_until_its_last_view_is_gone():
     assert profile.peak_memory(action) == 8000
 
 
+@pytest.mark.slow
 def test_deeper_models_take_longer_and_answer_less(teacher, student):
     prompts = [e.messages for e in world.examples("test", 6)]
     models = {"teacher": teacher, "student": student}

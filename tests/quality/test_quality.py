@@ -403,6 +403,7 @@ def test_regrets_that_are_no_refusals_are_kept(quality):
         assert found == ["declines: 'my boss'", ""]
 
 
+@pytest.mark.slow
 def test_another_language_is_dropped_where_the_text_is_long_enough(quality):
     german = "Bitte schließen Sie den Deckel und schalten Sie das Gerät wieder ein."
     rule = quality.language("en")
@@ -765,6 +766,7 @@ def test_shares_of_wild_texts_are_shares_or_unknown(rows, budget):
 # ---------------------------------------------------------------- speed
 
 
+@pytest.mark.slow
 def test_five_thousand_rows_pass_a_typical_funnel_in_a_few_seconds(tmp_path):
     """A twentieth of the benchmark, which has two minutes; this guard is generous."""
     path = data.write_chat(tmp_path / "rows.jsonl", benchmark.planted(5000))

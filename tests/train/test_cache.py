@@ -513,6 +513,7 @@ def test_verify_finds_the_rows_that_differ(train, folder, kind):
 # ---------------------------------------------------------------- size and speed
 
 
+@pytest.mark.slow
 def test_bytes_a_token_at_152k_words(train, folder):
     """At most 400 for the 64 likeliest and 40 for 12 samples, all counted."""
     vocab = 151_936
@@ -548,6 +549,7 @@ def test_bytes_a_token_at_152k_words(train, folder):
     assert sizes["topk"] < 340
 
 
+@pytest.mark.slow
 def test_reading_costs_little_beside_the_teacher(train, folder, teacher, tokenizer):
     """On the shipped pair, batches of 32: reading measured 60 to 150 times faster."""
     rows = data.encode_chat(
@@ -712,6 +714,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_copy_without_a_bug_passes(bug, folder, monkeypatch):
     _, _, test = PLANTED[bug]

@@ -95,6 +95,7 @@ def test_lora_and_a_signal(trainer, arguments):
         torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(trainer, arguments):
     class Kill(TrainerCallback):
         def on_step_end(self, args, state, control, **_):

@@ -49,6 +49,7 @@ def test_gold_answers_of_the_other_shops_are_right_too():
         assert all(verify(e, e.answer) for e in examples("train", 500, shop=shop))
 
 
+@pytest.mark.slow
 def test_splits_share_no_prompt():
     prompts = {s: {e.prompt for e in examples(s, 3000, seed=2)} for s in SPLITS}
     for one, other in combinations(SPLITS, 2):
