@@ -27,6 +27,7 @@ PYTEST   = $(PY) -m pytest -n $(WORKERS) --dist loadfile
 # make test ONLY=04, or ONLY=lab04: this notebook or lab alone
 ONLY    ?=
 ALONE    = $(wildcard notebooks/$(ONLY)_*.ipynb solutions/$(ONLY)_*.ipynb)
+OF_IT    = $(basename $(notdir $(ALONE)))$(if $(filter lab%,$(ONLY)), or $(ONLY)-)
 
 .PHONY: help course lab check test lint drift labs grade refresh weights clean
 
@@ -58,7 +59,7 @@ ifeq ($(ONLY),)
 	$(PYTEST)
 else
 	$(if $(ALONE),,$(error no notebook or lab $(ONLY): write its number, 04 or lab04))
-	$(PYTEST) tests/notebooks tests/labs $(ALONE) -k "$(basename $(notdir $(ALONE)))"
+	$(PYTEST) tests/test_house.py tests/notebooks tests/labs $(ALONE) -k "$(OF_IT)"
 endif
 
 lint: $(VENV)/.stamp

@@ -8,7 +8,31 @@ to read it; `helpers/README.md` is the map.
 
 import logging
 
+import lazy_loader
+
 from .threads import bound_waiting
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "course",
+        "data",
+        "distill",
+        "evaluate",
+        "generate",
+        "labs",
+        "losses",
+        "memory",
+        "models",
+        "plots",
+        "profile",
+        "quality",
+        "threads",
+        "tracks",
+        "train",
+        "world",
+    ],
+)
 
 bound_waiting()
 # On some processors it reports at import that a faster kernel is not installed.

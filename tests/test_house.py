@@ -144,7 +144,10 @@ def test_a_notebook_imports_only_faces_and_what_they_hand_out(path):
     assert not (found := list(house.deep_imports(code))), found
     for module, name in house.names_taken(code):
         face = importlib.import_module(module)
-        assert hasattr(face, name), f"{module} hands out no {name}"
+        assert hasattr(face, name), (
+            f"{module} hands out no {name}: add it to {module.replace('.', '/')}/"
+            "__init__.py, beside the module that defines it"
+        )
 
 
 def test_what_reaches_behind_a_face_is_refused_with_the_line_to_write():

@@ -35,7 +35,8 @@ def test_make_without_a_target_lists_the_commands():
     said = subprocess.run(
         ["make"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    targets = ("course", "lab", "test", "refresh", "weights", "clean")
+    targets = ("course", "lab", "check", "test", "test ONLY=04", "drift", "labs")
+    targets += ("grade LAB=", "refresh", "weights", "clean")
     assert all(f"make {target}" in said for target in targets)
 
 

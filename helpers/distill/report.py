@@ -20,8 +20,8 @@ from ..train.loop import History
 from .run import Outcome
 from .settings import name_of
 
-METRICS = ("accuracy", "retention", "exact match", "token F1", "ROUGE-L", "NLL")
-METRICS += ("forward KL", "top-1", "ECE")
+SHOWN = ("accuracy", "retention", "exact match", "token F1", "ROUGE-L", "NLL")
+SHOWN += ("forward KL", "top-1", "ECE")
 SIGNALS = {
     "live": "the teacher's distribution, computed in training",
     "cached": "the teacher's distribution, read from a cache",
@@ -113,7 +113,7 @@ def scores(table: pd.DataFrame, split: str) -> str:
         reach = f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else ""
         said.setdefault(row.model, {})[row.metric] = f"{row.value:.3f}{reach}"
     wide = pd.DataFrame(said).T
-    return _markdown(wide[[m for m in METRICS if m in wide]].fillna("–"))
+    return _markdown(wide[[m for m in SHOWN if m in wide]].fillna("–"))
 
 
 def _figures(outcome: Outcome) -> dict[str, tuple[Figure, str]]:

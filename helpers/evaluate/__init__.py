@@ -1,8 +1,9 @@
 """What was kept: right answers, likelihood, calibration, and how sure one can be.
 
 Read `intervals` (every number comes with one), `scoring` (right or wrong, by task),
-`metrics` (of texts), `likelihood`, `calibration`, `judge` (a model that compares),
-`table` (all of it in one report), `harness` (public benchmarks).
+`metrics` (of texts), `likelihood` (what it holds likely), `calibration` (does it know
+when it is right), `judge` (a model that compares), `table` (all of it in one report),
+`harness` (public benchmarks).
 """
 
 import lazy_loader

@@ -3,8 +3,8 @@
 Pure functions of tensors: no model, no data, no state.
 
 Read `positions` (the only place that shifts), `divergences`, `distillation` (the loss
-of the course), `sparse` (a teacher of few tokens), `layers`, then `fused`, which gives
-the same numbers without the logits.
+of the course), `sparse` (a teacher of few tokens), `layers` (hidden states, attention),
+then `fused`, which gives the same numbers without the logits.
 """
 
 import lazy_loader

@@ -65,10 +65,12 @@ def token_divergence(
         terms = log_p.exp() * log_over_mixture(log_ratio, skew)
     elif kind == "skew_reverse_kl":
         terms = log_q.exp() * log_over_mixture(-log_ratio, skew)
-    else:
+    elif kind == "jsd":
         p_to_m = log_p.exp() * log_over_mixture(log_ratio, beta)
         q_to_m = log_q.exp() * log_over_mixture(-log_ratio, 1 - beta)
         terms = beta * p_to_m + (1 - beta) * q_to_m
+    else:
+        raise NotImplementedError(f"{kind} is in KINDS, but nothing computes it here")
     return lift(terms.sum(-1))
 
 

@@ -196,9 +196,11 @@ def _terms(
     if kind == "skew_reverse_kl":
         log_q_m = log_over_mixture(-log_ratio, skew)
         return q * log_q_m, q * (log_q_m - skew * log_q_m.exp())
-    log_p_m = log_over_mixture(log_ratio, beta)  # jsd; log(q / m) is log_ratio less
-    pull = (1 - beta) * q * (log_p_m - log_ratio)
-    return beta * log_p.exp() * log_p_m + pull, pull
+    if kind == "jsd":
+        log_p_m = log_over_mixture(log_ratio, beta)  # log(q / m) is log_ratio less
+        pull = (1 - beta) * q * (log_p_m - log_ratio)
+        return beta * log_p.exp() * log_p_m + pull, pull
+    raise NotImplementedError(f"{kind} has no closed form here yet")
 
 
 def _with_tokens(token_ids: Tensor, logprobs: Tensor, tail: str) -> Compare:

@@ -1,7 +1,8 @@
 """Teachers and students: loaded, compared, adapted, saved.
 
 Read `loading` (from a folder or the hub), `hub` (what can be wrong with it),
-`vocabulary` (what two models share), `adapters` (LoRA), `adapter_files`, `modes`.
+`vocabulary` (what two models share), `adapters` (LoRA), `adapter_files`
+(LoRA on disk), `modes` (eval mode for a while).
 """
 
 import lazy_loader

@@ -117,7 +117,7 @@ def test_every_number_in_the_readme_was_recorded():
 
 
 # Of the README: versions, cards, and upper bounds that the syllabus gives.
-FREE = {3.11: "Python", 15: "minutes of `make test`, an upper bound", 95: "% interval"}
+FREE = {3.11: "Python", 15: "minutes of `make test`; a notebook", 95: "% interval"}
 
 
 def test_facts_from_outside_are_still_quoted():

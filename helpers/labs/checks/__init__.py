@@ -4,10 +4,12 @@
 `helpers.labs`.
 """
 
+from pathlib import Path
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=[f"lab{number:02}" for number in range(1, 8)],
+    submodules=[path.stem for path in Path(__file__).parent.glob("lab*.py")],
     submod_attrs={"base": ["Mistake", "NotAnswered", "close", "question", "that"]},
 )
