@@ -2,7 +2,7 @@
 
 import sys
 
-from .labs.grading.command import main
+from .labs.grade import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 """What instructors use: the learners' copies, their checks, the grading of a class.
 
 Read `checks` (what labs call, a module each), `copies` (`python -m helpers.labs`), then
-`grading` (`python -m helpers.grade`).
+`grade` (`python -m helpers.grade`) with `grading` (its sandbox and books).
 """
 
 import lazy_loader
@@ -15,7 +15,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "close",
             "question",
             "that",
-            *(f"lab{number:02}" for number in range(1, 8)),
+            "lab01",
+            "lab02",
+            "lab03",
+            "lab04",
+            "lab05",
+            "lab06",
+            "lab07",
         ],
     },
 )

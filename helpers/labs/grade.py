@@ -16,13 +16,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from . import submissions
-from .examine import Examination
-from .gradebook import Gradebook, GradeError
-from .masters import MASTERS, Cell, LabError, cells, learner_copy, read_notebook
-from .namespaces import KINDS, NoSandbox, strongest
-from .sandbox import Limits, Stopped
-from .submissions import Refused
+from .grading import submissions
+from .grading.examine import Examination
+from .grading.gradebook import Gradebook, GradeError
+from .grading.masters import MASTERS, Cell, LabError, cells, learner_copy, read_notebook
+from .grading.namespaces import KINDS, NoSandbox, strongest
+from .grading.sandbox import Limits, Stopped
+from .grading.submissions import Refused
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_lab(path: Path) -> Lab:
     `{"course": {"cell_seconds": 180}}`.
     """
     master, name = read_notebook(path), path.stem
-    checks = Path(__file__).parents[1] / "checks"
+    checks = Path(__file__).with_name("checks")
     parts = [path, checks / "base.py", *checks.glob(f"{name[:5]}.py")]
     content = b"".join(part.read_bytes() for part in parts)
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()

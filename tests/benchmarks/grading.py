@@ -19,7 +19,7 @@ import nbformat
 
 from helpers import data
 from helpers.course import record
-from helpers.labs.grading.command import grade, read_lab
+from helpers.labs.grade import grade, read_lab
 from helpers.labs.grading.gradebook import totals
 from helpers.labs.grading.masters import MASTERS, learner_copy, read_notebook
 from helpers.labs.grading.namespaces import strongest

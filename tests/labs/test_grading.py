@@ -24,7 +24,7 @@ import torch
 
 from helpers.labs import checks
 from helpers.labs.grading import masters, namespaces, submissions
-from helpers.labs.grading.command import grade, main, read_lab
+from helpers.labs.grade import grade, main, read_lab
 from helpers.labs.grading.examine import CANARIES, VALUES, Examination
 from helpers.labs.grading.gradebook import Gradebook, GradeError, _cell, _mark, _plain
 from helpers.labs.grading.guard import Guard
@@ -32,8 +32,8 @@ from helpers.labs.grading.masters import Cell, LabError, learner_copy
 from helpers.labs.grading.namespaces import strongest
 from helpers.labs.grading.room import judge
 from helpers.labs.grading.sandbox import Limits
-from tests.labs import small_lab
-from tests.labs.small_lab import NAME, RIGHT, SECRET, by_name, hand_in
+from tests import small_lab
+from tests.small_lab import NAME, RIGHT, SECRET, by_name, hand_in
 
 pytestmark = pytest.mark.slow
 
@@ -733,6 +733,40 @@ def test_what_no_cell_had_loaded_is_put_back_and_named_too(place):
     assert one.verdicts["q1_check"] == (0, "a hidden test: the mean of all")
     named = f"tampering: {place}.reduce_tokens replaced; restored for the tests"
     assert one.notes == [named]
+
+
+FAKES = {
+    "a submodule": "import helpers.losses.positions as p\np.reduce_tokens = {mean}",
+    "another module": "import sys, types\n"
+    "sys.modules['helpers.losses'] = types.SimpleNamespace(reduce_tokens={mean})",
+    "a constant": "import helpers.losses\nhelpers.losses.KINDS = ('forward_kl',)",
+}
+
+
+@pytest.mark.parametrize("fake", FAKES)
+def test_a_wing_that_only_a_hidden_test_names_is_guarded_too(fake):
+    hidden = (
+        "from helpers import losses\n"
+        "wanted = losses.reduce_tokens(ones, ones > 0)\n"
+        "checks.that(mean(ones) == wanted, 'the mean of all')\n"
+        "checks.that(len(losses.KINDS) > 1, 'all kinds')"
+    )
+    lab = [
+        Cell("setup", "lab", "import torch\nfrom helpers.labs import checks"),
+        Cell("q1", "answer", ""),
+        Cell("q1_check", "test", "ones = torch.ones(2)", hidden, points=1),
+    ]
+    wrong, right = "lambda *_: 0.5", "lambda x: x.mean()"
+    answer = FAKES[fake].format(mean=wrong)
+    answer += f"\nmean = {right if fake == 'a constant' else wrong}"
+    one = Examination(NAME, lab, {"q1": answer}, LIMITS, strongest())
+    one.run()
+    score, said = one.verdicts["q1_check"]
+    if fake == "a constant":
+        assert (score, said) == (1, "")
+    else:
+        assert (score, said) == (0, "a hidden test: the mean of all")
+    assert len(one.notes) == 1 and "restored for the tests" in one.notes[0]
 
 
 @pytest.mark.parametrize("canary", CANARIES)

@@ -9,8 +9,8 @@ import pytest
 from helpers.labs import copies
 from helpers.labs.grading import faults, submissions
 from helpers.labs.grading.masters import learner_copy
-from tests.labs import small_lab
-from tests.labs.small_lab import NAME, SECRET, by_name
+from tests import small_lab
+from tests.small_lab import NAME, SECRET, by_name
 
 
 def test_the_copy_has_no_solution_no_hidden_test_and_no_output():

@@ -1,6 +1,5 @@
 """From a folder of submissions to grades; nothing that is handed in does any harm.
 
-command: `python -m helpers.grade` · masters and faults: the labs themselves ·
-submissions: what is handed in · examine, sandbox, namespaces, room, guard: running it
-safely · gradebook, feedback: the results.
+masters and faults: the labs themselves · submissions: what is handed in · examine,
+sandbox, namespaces, room, guard: running it safely · gradebook, feedback: the results.
 """

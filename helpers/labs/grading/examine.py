@@ -7,11 +7,13 @@ must fail are sent along with those that should pass. Where an answer hangs or e
 process, another sandbox goes on without that cell.
 """
 
+import ast
 import random
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 from .masters import Cell, names
@@ -119,6 +121,10 @@ class Examination:
         module = Path(__file__).parents[1] / "checks" / f"{self.name[:5]}.py"
         modules = ["helpers.labs.checks"]
         modules += [f"helpers.labs.checks.{module.stem}"] if module.exists() else []
+        # What a hidden test will use must be known before anybody can put another in its
+        # place, also where no cell before it has named it.
+        trusted = [cell.source for cell in self.cells if cell.kind != "answer"]
+        modules += wings_in([*trusted, *(cell.hidden for cell in self.cells)])
         theirs = sorted(set().union(*(names(source)[0] for source in answers)))
         try:
             self.room.ask({"modules": modules, "theirs": theirs}, START_SECONDS)
@@ -243,6 +249,24 @@ class Examination:
         """What a cell may take now."""
         left = self.limits.total_seconds - self.spent - self.room.clock()
         return min(self.limits.cell_seconds, left)
+
+
+def wings_in(sources: Iterable[str]) -> list[str]:
+    """The modules of `helpers` that these cells import."""
+    found = set()
+    for source in sources:
+        try:
+            tree = ast.parse(re.sub(r"^\s*[%!].*$", "", source, flags=re.M))
+        except SyntaxError:
+            continue  # the cell itself will say so
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module == "helpers":
+                found |= {f"helpers.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module or "")
+    return sorted(m for m in found if m.startswith("helpers.") and find_spec(m))
 
 
 def _hidden(verdict: dict) -> str:

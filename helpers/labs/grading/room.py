@@ -27,7 +27,7 @@ from types import CodeType, ModuleType
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from .guard import Guard, codes
+from .guard import Guard, codes, load_faces
 from .sandbox import MIB, TEXT, Limits, Stopped, receive, send
 
 ADDRESSES = 4096 * MIB  # what torch maps without using it
@@ -101,6 +101,7 @@ class Room:
         start = receive(self.line)
         for module in start["modules"]:
             importlib.import_module(module)
+        load_faces()
         self.theirs = set(start["theirs"])  # names that the learner is asked to define
         send(self.line, {"ready": True})
         while True:
