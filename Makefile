@@ -7,7 +7,7 @@ VENV   := .venv
 PY     := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
 WANTED := requirements.txt
 NEWER  := import sys; sys.exit(sys.version_info < (3, 11))
-TORCH   = $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(WANTED))
+TORCH   = $(shell sed -n 's/^\(torch[=0-9.]*\) .*/\1/p' $(WANTED))
 
 # PyTorch keeps small builds for computers without an NVIDIA GPU under an address of their
 # own (its "Get Started" page shows it): make course TORCH_INDEX=<that address>
@@ -25,9 +25,10 @@ OPTIONS ?=
 WORKERS ?= 2
 PYTEST   = $(PY) -m pytest -n $(WORKERS) --dist loadfile
 # make test ONLY=04, or ONLY=lab04: this notebook or lab alone
-ONLY    ?=
-ALONE    = $(wildcard notebooks/$(ONLY)_*.ipynb solutions/$(ONLY)_*.ipynb)
-OF_IT    = $(basename $(notdir $(ALONE)))$(if $(filter lab%,$(ONLY)), or $(ONLY)-)
+ONLY    :=
+ONE     := $(strip $(ONLY))
+ALONE   := $(if $(ONE),$(wildcard notebooks/$(ONE)_*.ipynb solutions/$(ONE)_*.ipynb))
+OF_IT   := $(basename $(notdir $(ALONE)))$(if $(filter lab%,$(ONE)), or $(ONE)-)
 
 .PHONY: help course lab check test lint drift labs grade refresh weights clean
 
@@ -54,11 +55,14 @@ lab: $(VENV)/.stamp
 check: $(VENV)/.stamp lint
 	$(PYTEST) tests -m "not slow"
 
+ifneq ($(if $(ONE),$(words $(ALONE)),1),1)
+$(error no notebook or lab $(ONLY): write its number, 04 or lab04)
+endif
+
 test: $(VENV)/.stamp lint
-ifeq ($(ONLY),)
+ifeq ($(ONE),)
 	$(PYTEST)
 else
-	$(if $(ALONE),,$(error no notebook or lab $(ONLY): write its number, 04 or lab04))
 	$(PYTEST) tests/test_house.py tests/notebooks tests/labs $(ALONE) -k "$(OF_IT)"
 endif
 
@@ -67,15 +71,17 @@ lint: $(VENV)/.stamp
 	$(PY) -m ruff format --check .
 	$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows $(wildcard .github/workflows/*.yml)
 
+SAME := sed 's/+.*//' | tr 'A-Z_' 'a-z-' | sort  # one spelling of names and versions
+
 # The fast checks with the newest packages, in an environment apart: which pins are behind,
 # and what breaks when they are raised?
 drift:
 	@mkdir -p build
 	@sed 's/==[^ ;]*//' requirements.txt > build/newest.txt
 	@$(MAKE) .venv-newest/.stamp VENV=.venv-newest WANTED=build/newest.txt
-	@sed -n 's/\[[a-z]*\]//; s/^\([^ ]*==[^ ;]*\).*/\1/p' requirements.txt | sort > build/pinned
-	@.venv-newest/bin/python -m pip freeze | sort > build/found
-	@echo "Pins that are no longer the newest:"; comm -23 build/pinned build/found
+	@sed -n 's/\[[a-z]*\]//; s/^\([^ ]*==[^ ;]*\).*/\1/p' requirements.txt | $(SAME) > build/pins
+	@.venv-newest/bin/python -m pip list --format=freeze | $(SAME) > build/found
+	@echo "Pins that are no longer the newest:"; comm -23 build/pins build/found
 	@$(MAKE) check VENV=.venv-newest WANTED=build/newest.txt
 
 labs: $(VENV)/.stamp

@@ -31,9 +31,18 @@ def number() -> int:
 
     Raises `ValueError` where OMP_NUM_THREADS is no whole number from 1.
     """
-    if asked := os.environ.get("OMP_NUM_THREADS"):
-        if not asked.isdigit() or int(asked) < 1:
+    if asked := os.environ.get("OMP_NUM_THREADS", "").strip():
+        first = asked.split(",")[0]  # of nested levels, the outer one
+        if not first.isdecimal() or int(first) < 1:
             raise ValueError(f"OMP_NUM_THREADS={asked}: give a whole number from 1")
-        return int(asked)
-    bounded = any(name in os.environ for name in (*BOUNDS, "OMP_WAIT_POLICY"))
-    return min(2 if bounded else 1, os.cpu_count() or 1)
+        return int(first)
+    passive = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
+    bounded = all(os.environ.get(name, "").isdecimal() for name in BOUNDS)
+    return min(2 if bounded or passive else 1, cores())
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -43,8 +44,10 @@ FLOORS = {
 }
 COMMANDS = {"grade", "record", "pretrain"}
 WINGS = [wing for wing in FLOORS if wing not in COMMANDS]
+# All that a face holds beside its docstring.
+FACE = ("import lazy_loader", "__getattr__, __dir__, __all__ = lazy_loader.attach")
 LONGEST = 450  # lines of a module; over that it is two ideas
-TABLES = ("helpers.world.phrases", "helpers.labs.checks.lab")  # may be longer
+TABLES = r"helpers\.world\.phrases|helpers\.labs\.checks\.lab\d\d"  # may be longer
 
 
 class Import(NamedTuple):
@@ -76,7 +79,14 @@ def upward(found: Iterable[Import], floors: Mapping[str, int] = FLOORS) -> list[
     faults = []
     for importer, imported, line in found:
         own, other = wing_of(importer), wing_of(imported)
-        if unknown := [w for w in (own, other) if w and w not in floors]:
+        if not own and other != "threads":
+            faults.append(f"{importer}, line {line}: it imports threads, and no wing")
+        elif own and imported == f"helpers.{own}" and importer != imported:
+            faults.append(
+                f"{importer}, line {line}, imports from its own face, which may lead "
+                "back to it: import from the module of the wing that holds the name"
+            )
+        elif unknown := [w for w in (own, other) if w and w not in floors]:
             faults.append(
                 f"{importer}, line {line}: {unknown[0]} has no floor; give it one in "
                 "tests/house.py, above all that it imports"
@@ -108,14 +118,12 @@ def face_faults(source: str, modules: Iterable[str]) -> list[str]:
     for module in modules:
         if f"`{module}`" not in text:
             faults.append(f"the docstring does not say when to read `{module}`")
-    for node in tree.body[bool(text) :]:
-        attached = isinstance(node, ast.Assign) and "lazy_loader" in ast.dump(node)
-        loader = isinstance(node, ast.Import) and node.names[0].name == "lazy_loader"
-        if not attached and not loader:
-            faults.append(
-                f"line {node.lineno}: a face defines nothing and imports nothing but "
-                "lazy_loader; the name belongs into a module of the wing"
-            )
+    whole = [re.sub("[()]", "", ast.unparse(node)) for node in tree.body[bool(text) :]]
+    if len(whole) != 2 or whole[0] != FACE[0] or not whole[1].startswith(FACE[1]):
+        faults.append(
+            "a face defines nothing and imports nothing but lazy_loader, whose attach "
+            "makes its three names; the rest belongs into a module of the wing"
+        )
     return faults
 
 
@@ -134,6 +142,9 @@ def deep_imports(source: str) -> Iterator[str]:
                     f"line {node.lineno} imports {module}: write "
                     f"`from helpers.{wing_of(module)} import ...`"
                 )
+            elif isinstance(node, ast.Import) and module.startswith("helpers."):
+                wing = wing_of(module)
+                yield f"line {node.lineno}: write `from helpers import {wing}`"
 
 
 def names_taken(source: str) -> Iterator[tuple[str, str]]:
@@ -141,6 +152,7 @@ def names_taken(source: str) -> Iterator[tuple[str, str]]:
     tree, alias = ast.parse(source), {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "helpers":
+            yield from (("helpers", a.name) for a in node.names)
             wings = {a.asname or a.name: a.name for a in node.names}
             alias |= {name: wing for name, wing in wings.items() if wing != "tracks"}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
@@ -194,7 +206,8 @@ def draw(pairs: set[tuple[str, str]]) -> Figure:
     for wing, x in ACROSS.items():
         boxes[wing] = FancyBboxPatch(
             (x - 0.42, FLOORS[wing] - 0.32), 0.84, 0.64, fc="white", lw=1.5, zorder=3,
-            boxstyle="round,pad=0,rounding_size=0.08", gid=f"wing-{wing}",
+            boxstyle="round,pad=0,rounding_size=0.08",
+            gid=f"wing-{wing}-{FLOORS[wing]}",
             ec=plots.COLOURS["student" if wing in WAY else "teacher"],
         )  # fmt: skip
         axes.add_patch(boxes[wing])

@@ -47,7 +47,9 @@ def test_a_wing_imports_only_wings_on_lower_floors():
 
 
 def test_there_is_no_circle_of_imports():
-    assert not (found := house.circle(FOUND)), " -> ".join(found)
+    assert not (found := house.circle(FOUND)), (
+        f"{' -> '.join(found)}: what two of them need belongs into a module of its own"
+    )
 
 
 def test_an_import_that_runs_up_is_refused_with_the_place_where_the_name_belongs():
@@ -62,12 +64,26 @@ def test_an_import_that_runs_up_is_refused_with_the_place_where_the_name_belongs
     assert "novel has no floor" in third
     inside = Import("helpers.train.loop", "helpers.train.trainer", 1)
     assert house.upward([inside]) == []
+    face = Import("helpers.train.loop", "helpers.train", 5)
+    assert "imports from its own face" in house.upward([face])[0]
+    root = Import("helpers", "helpers.train.loop", 2)
+    assert "and no wing" in house.upward([root])[0]
+
+
+def test_everything_in_the_house_has_a_floor():
+    parts = {path.relative_to(house.ROOT / "helpers").parts[0] for path in MODULES}
+    there = {part.removesuffix(".py") for part in parts} - {"__init__"}
+    assert there == set(house.FLOORS), (
+        "give each wing its floor in tests/house.py, above all that it imports: "
+        f"{there ^ set(house.FLOORS)}"
+    )
+    for path in MODULES:
+        assert path.with_name("__init__.py").exists(), f"{path.parent} is no package"
 
 
 def test_a_circle_is_shown_with_its_modules():
     names = ("helpers.train.loop", "helpers.train.trainer", "helpers.train.cache")
     ring = [Import(a, b, 1) for a, b in zip(names, names[1:] + names[:1], strict=True)]
-    assert set(house.circle([*FOUND, *ring])) >= set(names[:1])
     assert sorted(house.circle(ring)) == sorted(names)
     assert house.circle(ring[:2]) == []
 
@@ -118,7 +134,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={})
     ("old", "new", "said"),
     [
         ("`rows`", "rows", "does not say when to read `rows`"),
-        ("import lazy_loader", "import lazy_loader, torch", None),
+        ("import lazy_loader", "import lazy_loader, torch", "defines nothing"),
+        ("__getattr__,", "EXTRA = [lazy_loader]\n\n__getattr__,", "defines nothing"),
         ("import lazy_loader", "import torch", "defines nothing"),
         ("__getattr__,", "def helper(): ...\n\n__getattr__,", "belongs into a module"),
         (
@@ -131,8 +148,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={})
 def test_a_bad_face_is_refused(old, new, said):
     assert house.face_faults(GOOD_FACE, ["jsonl", "rows"]) == []
     faults = house.face_faults(GOOD_FACE.replace(old, new), ["jsonl", "rows"])
-    if said is not None:
-        assert any(said in fault for fault in faults), faults
+    assert any(said in fault for fault in faults), faults
 
 
 # ---------------------------------------------------------------- notebooks and labs
@@ -144,7 +160,8 @@ def test_a_notebook_imports_only_faces_and_what_they_hand_out(path):
     assert not (found := list(house.deep_imports(code))), found
     for module, name in house.names_taken(code):
         face = importlib.import_module(module)
-        assert hasattr(face, name), (
+        # Not hasattr: a module that something has loaded is an attribute too.
+        assert name in getattr(face, "__all__", dir(face)), (
             f"{module} hands out no {name}: add it to {module.replace('.', '/')}/"
             "__init__.py, beside the module that defines it"
         )
@@ -158,7 +175,10 @@ def test_what_reaches_behind_a_face_is_refused_with_the_line_to_write():
     fine = "import torch\nfrom helpers import data, tracks\nfrom helpers.data import x"
     assert list(house.deep_imports(fine)) == []
     taken = set(house.names_taken(fine + "\ndata.read_chat(tracks)\ntorch.ones(1)"))
-    assert taken == {("helpers.data", "x"), ("helpers.data", "read_chat")}
+    faces = {("helpers", "data"), ("helpers", "tracks")}
+    assert taken == faces | {("helpers.data", "x"), ("helpers.data", "read_chat")}
+    (third,) = house.deep_imports("import helpers.train as t")
+    assert "`from helpers import train`" in third
 
 
 # ---------------------------------------------------------------- sizes and the map
@@ -167,7 +187,7 @@ def test_what_reaches_behind_a_face_is_refused_with_the_line_to_write():
 def test_a_module_is_one_idea():
     for path in MODULES:
         lines = len(path.read_text("utf-8").splitlines())
-        if not name_of(path).startswith(house.TABLES):
+        if not re.fullmatch(house.TABLES, name_of(path)):
             assert lines <= house.LONGEST, (
                 f"{name_of(path)} has {lines} lines, more than {house.LONGEST}: it is "
                 "two ideas; give the second a module of its own in the wing"
@@ -182,13 +202,15 @@ def test_every_module_says_what_it_is_for():
 
 def test_the_map_shows_the_imports_as_they_are():
     shown = set(re.findall(r'id="([\w-]+)"', house.MAP.read_text("utf-8")))
+    if house.upward(FOUND) or house.circle(FOUND):
+        pytest.skip("the floors come first: their tests say what is wrong")
     pairs = house.wing_imports(FOUND)
     arrows = {f"{a}-imports-{b}" for a, b in house.needed(pairs)}
     assert {mark for mark in shown if "-imports-" in mark} == arrows, (
         "the imports have changed: draw the map anew with `python -m tests.house`"
     )
     assert {m for m in shown if m.startswith("wing-")} == {
-        f"wing-{wing}" for wing in house.WINGS
+        f"wing-{wing}-{house.FLOORS[wing]}" for wing in house.WINGS
     }
 
 

@@ -19,14 +19,14 @@ def clean(monkeypatch):
 
 
 def test_two_threads_where_the_wait_is_bounded_else_one(clean):
-    clean.setattr(os, "cpu_count", lambda: 8)
+    clean.setattr(threads, "cores", lambda: 8)
     assert threads.number() == 1
     clean.setitem(sys.modules, "torch", None)
     del sys.modules["torch"]
     threads.bound_waiting()
     assert os.environ["GOMP_SPINCOUNT"] == threads.BOUNDS["GOMP_SPINCOUNT"]
     assert threads.number() == 2
-    clean.setattr(os, "cpu_count", lambda: 1)
+    clean.setattr(threads, "cores", lambda: 1)
     assert threads.number() == 1
 
 
@@ -38,14 +38,20 @@ def test_too_late_changes_nothing_and_what_the_user_set_stays(clean):
     clean.setenv("GOMP_SPINCOUNT", "7")
     threads.bound_waiting()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+    clean.setenv("GOMP_SPINCOUNT", "infinite")
+    assert threads.number() == 1
     clean.delenv("GOMP_SPINCOUNT")
     clean.delenv("KMP_BLOCKTIME")
     clean.setenv("OMP_WAIT_POLICY", "passive")
     threads.bound_waiting()
+    clean.setattr(threads, "cores", lambda: 8)
     assert "GOMP_SPINCOUNT" not in os.environ and threads.number() == 2
-    clean.setenv("OMP_NUM_THREADS", "3")
-    assert threads.number() == 3
-    for wrong in ("0", "-1", "many", "2,2"):
+    clean.setenv("OMP_WAIT_POLICY", "active")
+    assert threads.number() == 1
+    for asked, meant in (("3", 3), (" 2 ", 2), ("4,2", 4)):
+        clean.setenv("OMP_NUM_THREADS", asked)
+        assert threads.number() == meant
+    for wrong in ("0", "-1", "many", "²"):
         clean.setenv("OMP_NUM_THREADS", wrong)
         with pytest.raises(ValueError, match="give a whole number"):
             threads.number()

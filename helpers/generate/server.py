@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
+from ..threads import BOUNDS
 from ..tracks import best_device
 from .api import ApiTeacher, TeacherError
 
@@ -99,7 +100,9 @@ def serve(
     process = subprocess.Popen(
         command,
         cwd=folder.parent,  # so that the model's name is that of its folder
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
+        env=BOUNDS
+        | os.environ
+        | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
