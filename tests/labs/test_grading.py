@@ -23,8 +23,8 @@ import pytest
 import torch
 
 from helpers.labs import checks
-from helpers.labs.grading import masters, namespaces, submissions
 from helpers.labs.grade import grade, main, read_lab
+from helpers.labs.grading import masters, namespaces, submissions
 from helpers.labs.grading.examine import CANARIES, VALUES, Examination
 from helpers.labs.grading.gradebook import Gradebook, GradeError, _cell, _mark, _plain
 from helpers.labs.grading.guard import Guard

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 
 from helpers.labs import Mistake, NotAnswered, copies
-from helpers.labs.grading import submissions
 from helpers.labs.grade import grade, read_lab
+from helpers.labs.grading import submissions
 from helpers.labs.grading.masters import learner_copy, read_notebook
 from tests.labs.lab_answers import Right, Wrong
 

@@ -121,8 +121,8 @@ class Examination:
         module = Path(__file__).parents[1] / "checks" / f"{self.name[:5]}.py"
         modules = ["helpers.labs.checks"]
         modules += [f"helpers.labs.checks.{module.stem}"] if module.exists() else []
-        # What a hidden test will use must be known before anybody can put another in its
-        # place, also where no cell before it has named it.
+        # What a hidden test will use must be known before anybody can put another in
+        # its place, also where no cell before it has named it.
         trusted = [cell.source for cell in self.cells if cell.kind != "answer"]
         modules += wings_in([*trusted, *(cell.hidden for cell in self.cells)])
         theirs = sorted(set().union(*(names(source)[0] for source in answers)))
