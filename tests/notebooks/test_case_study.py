@@ -43,7 +43,7 @@ def executed(data: Path, *, until: str | None = None):
         (end,) = (i for i, text in enumerate(texts) if text.startswith(until))
         notebook.cells = notebook.cells[:end]
     where = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    NotebookClient(notebook, timeout=300, resources=where).execute()
+    NotebookClient(notebook, timeout=600, resources=where).execute()
     return notebook
 
 
