@@ -3,6 +3,7 @@
 import functools
 import importlib
 import re
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -129,41 +130,42 @@ def test_a_lab_can_be_varied_and_the_learners_seed_is_used(name):
     assert list(handed_in.seed.values()) == ["SEED = 41"] and not handed_in.notes
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_untouched_lab_stops_at_its_first_question_with_a_hint(name):
-    names: dict = {"__name__": "__main__"}
-    first = None
-    for cell in code_cells(ROOT / "labs" / f"{name}.ipynb"):
-        first = first or (grade_id(cell) if is_test(cell) else None)
-        try:
-            run(cell.source, names)
-        except NotAnswered as hint:
-            assert grade_id(cell) == first  # nothing before it fails
-            said = str(hint)
-            assert "not answered yet. " in said and len(said.split("yet. ")[1]) > 20
-            return
-    raise AssertionError("it ran to its end")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_graded_a_solved_lab_has_every_point_and_an_untouched_one_none(name, tmp_path):
+@functools.cache
+def graded(name: str) -> tuple[list[str], dict]:
+    """The lab's questions in order, and the grades of two copies: one as learners get
+    it, `given`, and one with the master's answers, `solved`."""
     master = read_notebook(ROOT / "solutions" / f"{name}.ipynb")
     sources = {grade_id(c): c.source for c in master.cells if is_answer(c)}
     given, solved = (learner_copy(master, name) for _ in "12")
     for cell in solved.cells:
         cell.source = sources.get(grade_id(cell), cell.source)
-    (tmp_path / "in").mkdir()
-    nbformat.write(given, tmp_path / "in" / "given.ipynb")
-    nbformat.write(solved, tmp_path / "in" / "solved.ipynb")
     lab = read_lab(ROOT / "solutions" / f"{name}.ipynb")
-    results = grade(lab, tmp_path / "in", tmp_path / "out").results
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "in").mkdir()
+        nbformat.write(given, place / "in" / "given.ipynb")
+        nbformat.write(solved, place / "in" / "solved.ipynb")
+        results = grade(lab, place / "in", place / "out").results
     for result in results.values():
         assert result["status"] == "graded" and result["notes"] == []
+    return [grade_id(c) for c in master.cells if is_test(c)], results
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graded_a_solved_lab_has_every_point_and_an_untouched_one_none(name):
+    _, results = graded(name)
     assert sum(q["points"] for q in results["given"]["questions"].values()) == 20
     assert {q["score"] for q in results["given"]["questions"].values()} == {0}
     for question, found in results["solved"]["questions"].items():
         expected = None if found["by_hand"] else found["points"]
         assert found["score"] == expected, (question, found["message"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_untouched_lab_stops_at_its_first_question_with_a_hint(name):
+    tests, results = graded(name)  # without notes: no cell before it failed
+    said = results["given"]["questions"][tests[0]]["message"]
+    assert "not answered yet. " in said and len(said.split("yet. ")[1]) > 20
 
 
 @pytest.mark.parametrize("lab, answer", answers(Wrong, Right))
